@@ -145,6 +145,8 @@ async def roll(
         raise ConfigError("roll: expected nodes, or one of continue, restarted, failed and abort")
     if len(set(nodes)) < len(nodes):
         raise ConfigError("roll: expected each node once")
+    if not nodes and (rate is not None or deadline is not None):
+        raise ConfigError("roll: rate and deadline are those of a roll that begins; one that goes on keeps its own")
     if plan:
         if not nodes:
             raise ConfigError("roll: expected the nodes to plan for")
@@ -156,8 +158,7 @@ async def roll(
         rolls.roller.fail(failed)
         return MessageRow("the roll has stopped; roll --continue goes on with it, roll --abort gives it up")
     if abort:
-        node = rolls.roller.abort()
-        return MessageRow(f"the roll is given up; {node} stays as it is now (undrain {node} makes it ready)")
+        return MessageRow(rolls.abort())
     if continue_:
         rolls.roller.proceed(by_command=run)
     else:

@@ -185,8 +185,8 @@ COMMANDS: Final = (
         mutates=True,
         run=lambda on, given, report: actions.roll(on.rolls, report, **given),
         goes_on=Continuation(
-            "the roll goes on up to the next restart (show roll tells where it is; roll --continue goes on with "
-            "it, roll --abort gives it up)",
+            "the roll goes on until a node is to be restarted, and stops there if its command was to be run here "
+            "(show roll tells where it is; roll --continue goes on with it, roll --abort gives it up)",
             unless=("plan", "restarted", "failed", "abort"),
         ),
     ),

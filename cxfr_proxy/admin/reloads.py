@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -67,9 +67,9 @@ class Reloads:
         except ConfigError as exc:
             log_faults(part, exc)
 
-    def collected(self, part: ReloadPart, faults: Faults) -> Collected:
+    def collected(self, part: ReloadPart, faults: Faults, *, noting: bool = True) -> Collected:
         """Note it, and add faults to those that were found in other parts."""
-        return Collected(self.noted(part), part, faults)
+        return Collected(self.noted(part) if noting else nullcontext(), part, faults)
 
 
 class Collected:

@@ -80,6 +80,15 @@ class RollControl:
                 async for row in rows:
                     yield row
 
+    def abort(self) -> str:
+        """Give the roll up; return in a sentence what becomes of the node at which it was. Raises
+        :class:`ConfigError`."""
+        node = self.roller.abort()
+        ready = (
+            f" (undrain {node} makes it ready)" if node in self._cluster and not self._cluster.get(node).removed else ""
+        )
+        return f"the roll is given up; {node} stays as it is now{ready}"
+
     def rows(self) -> list[RollRow]:
         """Return the nodes of the roll that goes on, or of the last one, in its order; none where there was none."""
         roll = self.roller.last
@@ -107,12 +116,13 @@ class RollControl:
             moved=sum(self._moves(roll).values()),
             finished=record.node is None or record.stopped is not None or given_up,
             reason="it was given up" if given_up else self._reason(roll),
+            given_up=given_up,
             settling_seconds=drain.settling_seconds(trio.current_time()) if drain is not None else None,
         )
 
     def _awaited(self, done: Sequence[str]) -> str | None:
         """Return which nodes have to be up before the next one is drained; ``None``: all are."""
-        down = [name for name in done if name in self._cluster and self._cluster.get(name).health is Health.DOWN]
+        down = self._cluster.down_of(done)
         return f"it waits for {', '.join(down)}, which was restarted before and is down" if down else None
 
     def _moves(self, roll: Roll) -> Mapping[str, int]:

@@ -145,6 +145,8 @@ class RollProgress(OperatorRow, frozen=True):
     """Why it waits, or has stopped; ``None`` while it does not."""
     settling_seconds: float | None = None
     """Seconds until the node, which is empty, can be stopped; ``None``: it is not, or it can."""
+    given_up: bool = False
+    """It is finished for good, before all nodes were done: nobody can go on with it."""
 
 
 class ForetoldRestart(Struct, frozen=True):

@@ -235,10 +235,11 @@ def _roll_outcome(row: RollProgress) -> str:
             " (rebalance moves them)"
         )
     why = f": {clean(row.reason)}" if row.reason else ""
-    return (
-        f"the roll has stopped at {clean(row.node)} ({row.total - row.left + 1} of {row.total}), step"
-        f" {clean(row.step)}{why}; roll --continue goes on with it, roll --abort gives it up"
-    )
+    ended, follows = "has stopped", "; roll --continue goes on with it, roll --abort gives it up"
+    if row.given_up:
+        ended, follows = "is over", ""
+    place = f"{clean(row.node)} ({row.total - row.left + 1} of {row.total}), step {clean(row.step)}"
+    return f"the roll {ended} at {place}{why}{follows}"
 
 
 def _restart_outcome(row: RestartProgress) -> str:

@@ -42,8 +42,9 @@ def _columns(char: str) -> int:
 
 
 def cut(text: str, most: int) -> str:
-    """Return as much of the text as fits into so many columns, with ``…`` in the place of the rest."""
-    if width(text) <= most:
+    """Return as much of the text as fits into so many columns, with ``…`` in the place of the rest. Of marks that take
+    no column there are no more than as many again."""
+    if len(text) <= 2 * most and width(text) <= most:
         return text
     kept = text[: most - 1]
     while width(kept) > most - 1:

@@ -106,7 +106,7 @@ async def _settings(on: Console) -> Sequence[OperatorRow]:
     return on.settings.rows()
 
 
-_SESSION: Final = ValueType("the number of a session", "ID", values.whole(minimum=1).read)
+_SESSION: Final = ValueType("the number of a session", "ID", values.whole(minimum=1, maximum=2**63 - 1).read)
 _LIMIT: Final = Argument("limit", "show no more than so many", values.whole(minimum=1))
 
 VIEWS: Final[Mapping[str, View]] = {

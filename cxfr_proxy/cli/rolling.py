@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
-from cxfr_proxy.admin.codec import read_answer
+from cxfr_proxy.admin.codec import as_json, read_answer
 from cxfr_proxy.admin.control import client
 from cxfr_proxy.admin.rows import RollProgress
 from cxfr_proxy.cli.screen import AnswerScreen
@@ -40,6 +41,7 @@ class RollConversation(Conversation):
         super().__init__()
         self._restarts = NodeRestarts(_words(str(run))) if run is not None else None
         self._seen = False  # the proxy has said something since it was asked
+        self._last: RollProgress | None = None
 
     async def hold(self, path: Path, command: str, given: Mapping[str, object], screen: AnswerScreen) -> object:
         if self._restarts is None:
@@ -72,13 +74,23 @@ class RollConversation(Conversation):
                     screen.note(f"{exc}; the roll goes on when it is there again")
                 if gone_at is None or trio.current_time() >= gone_at + GONE_SECONDS:
                     raise
+            except ConfigError as exc:
+                if gone_at is None or self._last is None:
+                    raise
+                # It was restarted, and what it kept of the roll is lost: where it was is told here, or nowhere.
+                return as_json(
+                    replace(self._last, finished=True, given_up=True, reason=f"the proxy says: {exc.message}")
+                )
             given = {"continue": True, "run": self._restarts is not None}
             await trio.sleep(_RETRY_SECONDS)
 
     def on_progress(self, value: object) -> None:
         self._seen = True
         row = read_answer(value)
-        if self._restarts is not None and isinstance(row, RollProgress) and not row.finished:
+        if not isinstance(row, RollProgress):
+            return
+        self._last = row
+        if self._restarts is not None and not row.finished:
             self._restarts.turn_of(row.node if row.step == RollStep.RESTART else None)
 
 
@@ -117,6 +129,9 @@ class NodeRestarts:
     async def _tell(self, path: Path, node: str, screen: AnswerScreen) -> None:
         """Tell the proxy how it went. One that has gone is told when it says once more that it is this node's turn."""
         failure = self._ended[node]
+        if self._over:  # it ended while the command ran: another roll may go on by now, and this is no news of it
+            screen.note(f"the roll was over when the command for {node} {_outcome(failure)}")
+            return
         told = {"restarted": node} if failure is None else {"failed": failure}
         try:
             with suppress(NoProxy):
@@ -136,6 +151,10 @@ class NodeRestarts:
         if done.returncode < 0:
             return f"{words[0]} was ended by signal {-done.returncode}"
         return f"{words[0]} has ended with exit code {done.returncode}" if done.returncode else None
+
+
+def _outcome(failure: str | None) -> str:
+    return "had ended" if failure is None else f"failed: {failure}"
 
 
 def _words(command: str) -> list[str]:

@@ -224,6 +224,10 @@ class Cluster:
         except KeyError:
             raise UnknownNode(name, self._nodes) from None
 
+    def down_of(self, names: Iterable[str]) -> list[str]:
+        """Return those of the nodes that are down; one that is not known is not."""
+        return [name for name in names if name in self._nodes and self._nodes[name].health is Health.DOWN]
+
     def apply(self, specs: Iterable[NodeSpec]) -> Changes:
         """Make the list be ``specs``. Raises :class:`ValueError`, and changes nothing, for a name twice."""
         specs = tuple(specs)

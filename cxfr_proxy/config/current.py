@@ -73,11 +73,15 @@ class CurrentSettings:
 
     def _change_to(self, wanted: Config, origins: Mapping[str, str], overrides: Mapping[str, object]) -> SettingsChange:
         differ = self.config.differences(wanted)
+        waiting = tuple(name for name in differ if name in RESTART_ONLY)
+        # A value that waits is not the one in use, which is from where it was from.
+        told = {name: origin for name, origin in origins.items() if name not in waiting}
+        told |= {name: self._origins[name] for name in waiting if name in self._origins}
         return SettingsChange(
             config=wanted.with_those_of(self.config, RESTART_ONLY),
             taken=tuple(name for name in differ if name not in RESTART_ONLY),
-            waiting=tuple(name for name in differ if name in RESTART_ONLY),
-            origins=origins,
+            waiting=waiting,
+            origins=told,
             overrides=overrides,
         )
 

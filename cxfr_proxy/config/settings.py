@@ -119,6 +119,8 @@ class Setting:
         if isinstance(value, list) and not self.row.repeatable:
             raise ConfigError(f"{label}: expected {self.row.value_type.expected}, found a list")
         items = value if isinstance(value, list) else [value]
+        if self.row.repeatable and items == ["none"]:
+            return ()  # as it is shown
         read = tuple(self._read_one(item, label) for item in items)
         return read if self.row.repeatable else read[0]
 

@@ -238,8 +238,10 @@ def size(*, minimum: int) -> ValueType[int]:
 def whole(*, minimum: int, maximum: int | None = None) -> ValueType[int]:
     """Make a kind for a whole number; ``maximum`` ``None``: without limit."""
 
+    digits = 9 if maximum is None else len(str(maximum))
+
     def read(text: str) -> int:
-        if re.fullmatch("[0-9]{1,9}", text) is None or int(text) < minimum:
+        if re.fullmatch(f"[0-9]{{1,{digits}}}", text) is None or int(text) < minimum:
             raise ValueError(text)
         if maximum is not None and int(text) > maximum:
             raise ValueError(text)

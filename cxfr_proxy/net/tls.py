@@ -133,8 +133,9 @@ class ServerCertificates:
         if not files and self.shown.self_signed and self.shown.domains == tuple(domains):
             return self.shown
         shown = show_certificates(files, domains=domains)
+        in_use = {str(each.pair.certificate) for each in self.shown.files if each in shown.files}
         for file, reason in shown.untimely.items():
-            if file not in self.shown.untimely:
+            if file not in self.shown.untimely and file not in in_use:
                 raise ConfigError(f"{reason}; what was read before is shown still", file=file)
         return shown
 

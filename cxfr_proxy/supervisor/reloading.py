@@ -171,14 +171,19 @@ class Reloading:
         the change, and what has changed about the nodes, ``None`` where they were not read."""
         faults: Faults = []
         async with self._users.being_read:
-            found = await self._read(find, faults, again=again)
+            try:
+                found = await self._read(find, faults, again=again)
+            except BaseException:  # whoever asked is gone: what was read by then is not lost
+                self._nodes.unread()
+                self._users.unread()
+                raise
             if faults:
                 self._put_back(found)
                 raise ReloadRefused(faults)
             assert found.change is not None
             listed = self._use(found)
-        with self._reloads.collected(ReloadPart.CERTIFICATES, faults):
-            _raise(await self._files.hand_over())
+        with self._reloads.collected(ReloadPart.CERTIFICATES, faults, noting=again), trio.CancelScope(shield=True):
+            _raise(await self._files.hand_over())  # it counts here already: workers hear of it, whoever is gone
         if faults:  # the workers have tried it before: only a defect leads here
             raise ReloadRefused(faults)
         if found.change.taken:
@@ -187,17 +192,17 @@ class Reloading:
 
     async def _read(self, find: Callable[[], SettingsChange], faults: Faults, *, again: bool) -> _ReadSoFar:
         found, config = _ReadSoFar(), self._settings.config
-        with self._reloads.collected(ReloadPart.SETTINGS, faults):
+        with self._reloads.collected(ReloadPart.SETTINGS, faults, noting=again):
             found.change = find()
             config = found.change.config
         taken = found.change.taken if found.change is not None else ()
-        with self._reloads.collected(ReloadPart.CERTIFICATES, faults):
+        with self._reloads.collected(ReloadPart.CERTIFICATES, faults, noting=again):
             found.files = self._files.prepare(config, again=again)
         if config.user_map is not None and (again or "user-map" in taken):
             with self._reloads.collected(ReloadPart.USER_MAP, faults):
                 found.users = await self._users.read(config.user_map)
         if found.files is not None and not faults:
-            with self._reloads.collected(ReloadPart.CERTIFICATES, faults):
+            with self._reloads.collected(ReloadPart.CERTIFICATES, faults, noting=again):
                 _raise(await self._files.try_out(config, found.files))
         if again or "redirect-targets" in taken:
             # Last, so that no later reading is overtaken by this one.

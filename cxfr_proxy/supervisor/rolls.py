@@ -51,7 +51,7 @@ class Rolls:
         self._peers = peers
         self._feed = feed
         self._file = file
-        self._runs = False  # a command line is there that restarts nodes
+        self._runs = 0  # command lines that are there and restart nodes; that of an aborted roll may still be
         self._work = trio.Event()
         self.last: Roll | None = None
 
@@ -141,11 +141,11 @@ class Rolls:
     @contextmanager
     def running_commands(self) -> Iterator[None]:
         """Have a command line restart nodes for the duration of the block."""
-        self._runs = True
+        self._runs += 1
         try:
             yield
         finally:
-            self._runs = False
+            self._runs -= 1
 
     def _current(self) -> Roll:
         if self.current is None:
@@ -180,9 +180,8 @@ class Rolls:
     def _look(self, roll: Roll) -> None:
         before, now = roll.record, trio.current_time()
         assert before.node is not None
-        done = before.nodes[: before.done]
-        down = [name for name in done if name in self._cluster and self._cluster.get(name).health is Health.DOWN]
-        match roll.look(self._view(before.node), now, down=down, runs=self._runs):
+        down = self._cluster.down_of(before.nodes[: before.done])
+        match roll.look(self._view(before.node), now, down=down, runs=self._runs > 0):
             case RollAction.DRAIN:
                 try:
                     self._drains.begin(before.node, rate=before.rate, deadline=before.deadline)

@@ -352,10 +352,32 @@ def test_a_roll_that_can_t_begin(
     assert not fake.calls
 
 
+def test_a_roll_that_goes_on_keeps_its_rate(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("--continue", "--rate", "5"), ("--restarted", "node1", "--deadline", "1m")):
+        fake = FakeConsole()
+        assert run(path, "roll", *words, fake=fake) == 2
+        assert "rate and deadline are those of a roll that begins" in capsys.readouterr().err
+        assert not fake.calls
+
+
+def test_a_command_that_ends_after_the_roll_says_nothing_to_the_next_one(
+    path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeConsole()
+    given_up = replace(fake.roll_script[1], finished=True, given_up=True, reason="it was given up")
+    fake.roll_script = (fake.roll_script[0], fake.roll_script[1], given_up)
+    fake.roll_told.set()
+    assert run(path, "roll", "node1", "node2", "--run", "sleep 0.3", fake=fake) == 1
+    assert fake.calls == [("roll", "node1", "node2", None, None, True), ("roll-runs",)]
+    out, err = capfd.readouterr()
+    assert out.endswith("the roll is over at node1 (1 of 2), step restart: it was given up\n")
+    assert "the roll was over when the command for node1 had ended" in err
+
+
 def test_whoever_stops_watching_a_roll_is_told_what_follows(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake = FakeConsole(interrupt=True)
     assert run(path, "roll", "node1", "--run", "sleep 0", fake=fake) == 130
-    assert "the roll goes on up to the next restart" in capsys.readouterr().err
+    assert "the roll goes on until a node is to be restarted, and stops there" in capsys.readouterr().err
     assert not any(call[0] == "roll-restarted" for call in fake.calls)
 
 

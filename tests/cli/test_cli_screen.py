@@ -55,6 +55,7 @@ def test_widths(text: str, columns: int) -> None:
 def test_what_is_cut_fits_and_what_fits_is_whole(text: str, most: int) -> None:
     shown = cut(clean(text), most)
     assert width(shown) <= most
+    assert len(shown) <= 2 * most
     assert shown == clean(text) or (shown.endswith("…") and clean(text).startswith(shown[:-1]))
 
 

@@ -229,6 +229,9 @@ class _Rolls(RollControl):
                 if runs and row.step == "restart":
                     await self._fake.roll_told.wait()
 
+    def abort(self) -> str:
+        return f"{self.roller.abort()} stays as it is"
+
     def rows(self) -> list[RollRow]:
         return [
             RollRow("node1", "done", 0, 12),

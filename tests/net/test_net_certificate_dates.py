@@ -59,6 +59,19 @@ def test_a_good_one_is_not_replaced_by_one_that_clients_refuse(
     assert certificates.shown.problems == ()
 
 
+def test_one_that_has_expired_in_use_stands_in_nothing_s_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as good as it was: a rate can be changed still, and another certificate renewed."""
+    path = write(tmp_path / "a.pem", GOOD)
+    certificates = loaded(path)
+    monkeypatch.setattr("cxfr_proxy.net.tls.untimely", lambda *_: "has expired")
+    reload(certificates)
+    assert list(certificates.shown.untimely) == [str(path)]
+    write(path, GOOD)
+    monkeypatch.undo()
+    reload(certificates)
+    assert certificates.shown.problems == ()
+
+
 @pytest.mark.parametrize("days", [EXPIRED, FUTURE])
 def test_at_the_start_there_is_nothing_better(tmp_path: Path, days: tuple[int, int]) -> None:
     """It is used, and said; another one like it may take its place."""

@@ -24,6 +24,7 @@ from cxfr_proxy.config.settings import Reload, Setting
 from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.ipc.messages import Listed
 from cxfr_proxy.ipc.questions import TakeSettings
 from cxfr_proxy.supervisor.supervisor import Supervisor
 
@@ -175,8 +176,47 @@ async def test_what_is_set_reads_no_other_file(tmp_path: Path, settings: Path, a
     async with house(tmp_path, settings=settings) as it:
         write(settings, "nonsense")
         write(it.nodes, "node1 nonsense:x\n")
+        outcomes = dict(it.supervisor._management.reloads.outcomes)
         await it.supervisor.console.settings.set("transfer-rate", ["50"])
         assert rate_of(it) == "50/s"
+        assert dict(it.supervisor._management.reloads.outcomes) == outcomes, "nothing was read again"
+
+
+async def test_a_list_is_set_to_nothing(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:
+    write(settings, "domain = ['a.example', 'b.example']\n")
+    async with house(tmp_path, settings=settings) as it:
+        assert (await it.supervisor.console.settings.set("domain", ["none"])).startswith("domain is none now")
+        assert it.workers[1].asked(TakeSettings)[-1].config.domain == ()
+
+
+async def test_a_value_that_waits_is_not_where_the_one_in_use_is_from(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, settings=settings) as it:
+        before = row_of(it, "workers")
+        write(settings, "transfer-rate = 20\nworkers = 3\n")
+        await it.supervisor.console.files.reload()
+        assert row_of(it, "workers") == before
+
+
+async def test_a_reload_whose_asker_has_gone_loses_no_change(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    """The user map was read by then, and the next look has to find it changed still."""
+    users = tmp_path / "users.txt"
+    write(users, "kim@h node1\n")
+    write(settings, f"user-map = '{users}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        worker = it.workers[1]
+        before = len(worker.of(Listed))
+        write(users, "kim@h node2\n")
+        worker.hangs = True
+        with trio.move_on_after(1):
+            await it.supervisor.console.files.reload()
+            pytest.fail("a worker has not answered")
+        assert len(worker.of(Listed)) == before
+        await trio.sleep(5)
+        assert len(worker.of(Listed)) > before
 
 
 async def test_a_worker_that_is_starting_hears_of_it(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:

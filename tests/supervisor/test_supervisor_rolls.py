@@ -194,6 +194,7 @@ async def test_it_is_given_up(tmp_path: Path, autojump_clock: MockClock) -> None
             await trio.sleep(1)
             assert rolls(it).roller.abort() == "node1"
         assert (seen[-1].finished, seen[-1].left, seen[-1].reason) == (True, 2, "it was given up")
+        assert seen[-1].given_up
         await trio.sleep(1)
         assert not to_restart(it)
         assert it.supervisor._drainer.drains["node1"].stage == "aborted"
@@ -201,6 +202,33 @@ async def test_it_is_given_up(tmp_path: Path, autojump_clock: MockClock) -> None
         begin(it, "node2")
         with pytest.raises(ConfigError, match="a roll is at node2 already"):
             begin(it, "node3")
+
+
+async def test_a_command_line_of_a_roll_that_was_given_up_is_not_missed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with three(tmp_path) as it:
+        begin(it, "node1", "node2", by_command=True)
+        with rolls(it).roller.running_commands():
+            with rolls(it).roller.running_commands():
+                await trio.sleep(1)
+                assert "undrain node1" in rolls(it).abort()
+                begin(it, "node2", by_command=True)
+            await until_restart(it, "node2")
+            await trio.sleep(5)
+            assert (await progress(it)).reason == "its command runs"
+        await trio.sleep(1)
+        assert (await progress(it)).reason == "the command line that restarts the nodes is gone"
+
+
+async def test_a_node_that_is_no_longer_listed_can_t_be_made_ready(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with three(tmp_path) as it:
+        begin(it, "node1", "node2")
+        await trio.sleep(1)
+        it.nodes.write_text("node2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none\n")
+        await it.supervisor.console.files.reload()
+        await trio.sleep(1)
+        assert rolls(it).abort() == "the roll is given up; node1 stays as it is now"
 
 
 async def test_nobody_is_moved_home_meanwhile(tmp_path: Path, autojump_clock: MockClock) -> None:
