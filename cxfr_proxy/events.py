@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TextIO
 
-from cxfr_proxy.log_latest import LatestErrors
+from cxfr_proxy.log_latest import SHOWN, LatestEvents, is_kept
 from cxfr_proxy.log_sums import FieldValue, Sums
 from cxfr_proxy.log_writer import WHOLE_BYTES, LineWriter
 
@@ -39,7 +39,7 @@ __all__ = [
     "configure",
     "emit",
     "escaped",
-    "latest_errors",
+    "latest",
     "open_log",
     "quoted",
     "timestamp",
@@ -48,7 +48,7 @@ __all__ = [
 MAX_VALUE_CHARS: Final = 1000
 """A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones, and reasons, stay far below this."""
 MAX_DETAIL_CHARS: Final = 300
-"""Of a warning or error that is kept: it is shown as a row of a table."""
+"""Of an event that is kept: it is shown as a row of a table."""
 _LAST_SECONDS: Final = 1.0
 """The time to write the rest at the process's end."""
 
@@ -86,24 +86,35 @@ def emit(
 ) -> None:
     """Log one event. A field that is ``None`` is left out of text and ``null`` in JSON; ``exc_info`` adds a
     traceback."""
-    if logger.isEnabledFor(level) and (_sums is None or _sums.admit(event, fields, (logger, level))):
-        _write(logger, event, level, exc_info, fields)
+    if logger.isEnabledFor(level):
+        if _sums is None or _sums.admit(event, fields, (logger, level)):
+            _write(logger, event, level, exc_info, fields)
+    elif event in SHOWN and _keeper is not None:
+        _keeper.handle(_record(logger, event, level, exc_info, fields))
 
 
 _sums: Sums | None = None
 """The sums of the process whose log :func:`open_log` has opened."""
-latest_errors: Final = LatestErrors()
-"""The latest warnings and errors of that process."""
+_keeper: _EventKeeper | None = None
+"""Keeps the latest events of that process, those included that are below the level of its log."""
+latest: Final = LatestEvents()
+"""The latest of that process's events that are worth showing to an operator."""
 
 
 def _write(
     logger: logging.Logger, event: str, level: int, exc_info: BaseException | None, fields: Mapping[str, FieldValue]
 ) -> None:
+    logger.handle(_record(logger, event, level, exc_info, fields))
+
+
+def _record(
+    logger: logging.Logger, event: str, level: int, exc_info: BaseException | None, fields: Mapping[str, FieldValue]
+) -> logging.LogRecord:
     # By hand: Logger.log() would look for the line that has called it, which is never written.
     exception = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
     record = logging.LogRecord(logger.name, level, "", 0, event, None, exception)
     setattr(record, _RECORD_ATTRIBUTE, fields)
-    logger.handle(record)
+    return record
 
 
 def quoted(value: str) -> str:
@@ -254,12 +265,16 @@ class _WriterHandler(logging.Handler):
         self.writer.flush(_LAST_SECONDS)
 
 
-class _ErrorKeeper(logging.Handler):
-    """Keeps warnings and errors in :data:`latest_errors`; of a traceback the last line, which names the exception."""
+class _EventKeeper(logging.Handler):
+    """Keeps what is worth showing in :data:`latest`; of a traceback the last line, which names the exception."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._reader = TextFormatter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # Asked before the lock is taken: most events are those of single clients, and are not kept.
+        return is_kept(str(record.msg), record.levelno)
 
     def emit(self, record: logging.LogRecord) -> None:
         event, fields = self._reader.event_of(record)
@@ -268,7 +283,7 @@ class _ErrorKeeper(logging.Handler):
         details = " ".join(_pairs(fields))
         if len(details) > MAX_DETAIL_CHARS:
             details = details[:MAX_DETAIL_CHARS] + "…"
-        latest_errors.note(record.created, record.levelname, event, details)
+        latest.note(record.created, record.levelno, event, details)
 
 
 def configure(log_format: LogFormat, level: LogLevel, stream: TextIO) -> None:
@@ -283,10 +298,10 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO) -> None:
 def open_log(log_format: LogFormat, level: LogLevel, stream: TextIO | None) -> None:
     """Configure the log of a process that serves: a thread writes to ``stream``'s descriptor, and repeated events of
     strangers are summed up. ``None``: it was closed before the process began, so there is no log."""
-    global _sums  # one log, one process
-    root = logging.getLogger()
-    if not any(isinstance(each, _ErrorKeeper) for each in root.handlers):
-        root.addHandler(_ErrorKeeper())
+    global _sums, _keeper  # one log, one process
+    if _keeper is None:
+        _keeper = _EventKeeper()
+    logging.getLogger().addHandler(_keeper)
     if stream is None:
         _install(logging.NullHandler(), log_format, level)
         return

@@ -54,6 +54,7 @@ class Task(StrEnum):
     ETCD = "etcd"
     FEATURES = "features"
     GRANTS = "grants"
+    HISTORY = "history"
     HTTP = "http"
     LOOKING = "looking"
     LOOKUP = "lookup"

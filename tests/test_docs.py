@@ -13,6 +13,7 @@ import pytest
 import cxfr_proxy
 from cxfr_proxy.admin.commands import COMMANDS
 from cxfr_proxy.cluster.nodes import OPTIONS
+from cxfr_proxy.log_latest import SHOWN
 
 PACKAGE: Final = Path(cxfr_proxy.__file__).parent
 ROOT: Final = PACKAGE.parent
@@ -99,6 +100,10 @@ def test_every_log_event_is_documented() -> None:
     rows = re.findall(r"^\|([^|]*)\|", (ROOT / "docs" / "log.md").read_text("utf-8"), re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
     assert documented == emitted_events()
+
+
+def test_events_that_are_shown_are_logged() -> None:
+    assert emitted_events() >= SHOWN
 
 
 def test_every_node_option_is_documented() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cxfr_proxy import events
 from cxfr_proxy.events import MAX_VALUE_CHARS, LogFormat, LogLevel, adjust, configure, emit, quoted
-from cxfr_proxy.log_latest import KEPT, LatestErrors
+from cxfr_proxy.log_latest import KEPT, LatestEvents
 
 LOGGER = logging.getLogger("cxfr_proxy.test")
 
@@ -57,10 +57,15 @@ def test_json() -> None:
     }
 
 
-def test_the_latest_errors_are_kept_of_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def latest(monkeypatch: pytest.MonkeyPatch) -> LatestEvents:
+    latest = LatestEvents()
+    monkeypatch.setattr(events, "latest", latest)
+    return latest
+
+
+def test_the_latest_events_are_kept_of_each_kind(latest: LatestEvents) -> None:
     """One that comes all the time pushes no other out, and a traceback is its last line."""
-    latest = LatestErrors()
-    monkeypatch.setattr(events, "latest_errors", latest)
     events.open_log(LogFormat.TEXT, LogLevel.INFO, None)
     emit(LOGGER, "transfer", outcome="moved")
     emit(LOGGER, "no-node", level=logging.ERROR, domain="\x1b[2J", seconds=0.5, user=None)
@@ -71,12 +76,22 @@ def test_the_latest_errors_are_kept_of_each_event(monkeypatch: pytest.MonkeyPatc
     except ValueError as exc:
         emit(LOGGER, "fault", level=logging.ERROR, exc_info=exc)
     first, *downs, fault = latest.entries()
-    assert (first.event, first.level, first.total) == ("no-node", "ERROR", 1)
+    assert (first.event, first.level, first.total) == ("no-node", logging.ERROR, 1)
     assert first.details == 'domain="\\u001b[2J" seconds=0.5'
     assert [each.details for each in downs] == [f"node=node{number}" for number in range(2 * KEPT, 3 * KEPT)]
     assert downs[-1].total == 3 * KEPT
     assert fault.details.startswith('exception="ValueError: xxx')
     assert len(fault.details) <= events.MAX_DETAIL_CHARS + 1
+
+
+@pytest.mark.parametrize("level", LogLevel)
+def test_events_worth_showing_are_kept_whatever_the_log_holds(latest: LatestEvents, level: LogLevel) -> None:
+    events.open_log(LogFormat.TEXT, level, None)
+    emit(LOGGER, "transfer", outcome="moved")
+    emit(LOGGER, "node-up", node="node1")
+    assert [(each.event, each.level, each.details) for each in latest.entries()] == [
+        ("node-up", logging.INFO, "node=node1")
+    ]
 
 
 HOSTILE = [

@@ -25,6 +25,7 @@ from trio.testing import MockClock, memory_stream_pair
 from cxfr_proxy import proxy as running
 from cxfr_proxy.admin.control import server as control_server
 from cxfr_proxy.admin.control.client import Result, call
+from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.http.server import HttpServer
 from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
@@ -451,6 +452,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.ETCD: etcd,
     Task.FEATURES: partial(in_the_supervisor, owner=CommonFeatures, name="compare", ask=change_nodes),
     Task.GRANTS: partial(from_the_start, owner=Grants, name="next"),
+    Task.HISTORY: partial(from_the_start, owner=History, name="_take"),
     Task.HTTP: a_scrape,
     Task.LOOKING: looking_again,
     Task.LOOKUP: a_lookup,

@@ -14,7 +14,8 @@ filters       which of many are shown
 pins          users whom an operator wants on a certain node
 workers       workers, as an operator sees and replaces them
 parts         what these need of the proxy that stands above this room, as protocols
-latest_errors the latest warnings and errors of the log
+latest_events the latest events of the log that are worth showing
+history       the last hour in numbers; transfers by software
 feed          who watches is woken by what changes
 reloads       what became of reading each file last
 rows          what is told, flat, the same for people and for programs

@@ -15,10 +15,12 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.latest_events import error_rows
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
     ErrorRow,
+    EventRow,
     MessageRow,
     Note,
     Progress,
@@ -48,6 +50,7 @@ ReportProgress = Callable[[Progress | Note], Awaitable[None]]
 any more."""
 
 _P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress, RollProgress)
+_E = TypeVar("_E", bound=EventRow)
 
 
 async def drain(
@@ -192,8 +195,15 @@ async def list_sessions(
     return found.rows
 
 
+async def list_events(about: About, *, limit: int | None) -> Sequence[EventRow]:
+    return _newest(await about.events(), limit)
+
+
 async def list_errors(about: About, *, limit: int | None) -> Sequence[ErrorRow]:
-    rows = await about.errors()
+    return _newest(error_rows(await about.events()), limit)
+
+
+def _newest(rows: Sequence[_E], limit: int | None) -> Sequence[_E]:
     return rows[-limit:] if limit is not None else rows
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cxfr_proxy.admin.clients import ClientControl
 from cxfr_proxy.admin.drains import DrainControl
+from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.nodes import NodeControl
 from cxfr_proxy.admin.parts import About, Peers, Reloader, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
@@ -28,3 +29,4 @@ class Console:
     files: Reloader
     settings: SettingsControl
     about: About
+    history: History

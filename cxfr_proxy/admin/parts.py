@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.rows import (
-    ErrorRow,
+    EventRow,
     InfoRow,
     ProxyRow,
     RestartProgress,
@@ -245,5 +245,5 @@ class About(Protocol):
     async def info(self) -> InfoRow:
         """Return what there is to know of it, with the workers' latest counts."""
 
-    async def errors(self) -> list[ErrorRow]:
-        """Return the latest warnings and errors of the log, of all processes, the newest last."""
+    async def events(self) -> list[EventRow]:
+        """Return the latest events of the log that are worth showing, of all processes, the newest last."""

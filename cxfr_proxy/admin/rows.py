@@ -480,12 +480,13 @@ class InfoRow(OperatorRow, frozen=True):
     """When the first of the certificates expires, in UTC; ``None``: there are none but the proxy's own."""
 
 
-class ErrorRow(OperatorRow, frozen=True):
-    """One warning or error of the log."""
+class EventRow(OperatorRow, frozen=True):
+    """One event of the log that is worth showing."""
 
     time: str
     """In UTC."""
     level: str
+    """``INFO``, ``WARNING``, ``ERROR`` or ``CRITICAL``."""
     event: str
     count: int
     """How many of that event there were in that process, up to this one."""
@@ -493,6 +494,44 @@ class ErrorRow(OperatorRow, frozen=True):
     """``supervisor``, or ``worker`` and its number."""
     details: str
     """The event's fields, as ``key=value``."""
+
+
+class ErrorRow(EventRow, frozen=True):
+    """One event that is a warning or an error."""
+
+
+class SoftwareRow(OperatorRow, frozen=True):
+    """The clients of one software that were asked to move since the proxy began, by how that ended on the last rung
+    tried."""
+
+    software: str
+    """Its name in the table of what was measured; else ``other``, or ``unknown`` if it is silent."""
+    transfers: int
+    """All of them that are over: the sum of the next four."""
+    moved: int
+    refused: int
+    silent: int
+    failed: int
+    returned: int
+    """Those that moved and have logged in again."""
+
+
+class HistoryRow(OperatorRow, frozen=True):
+    """Some seconds of the last hour. ``sessions`` is a level, at their end; the other numbers are counts of what
+    happened in them."""
+
+    time: str
+    """Their end, in UTC."""
+    seconds: float
+    """How many they are."""
+    sessions: int
+    logins: int
+    logins_failed: int
+    moved: int
+    """Transfers that ended so; the next three likewise, as a :class:`SoftwareRow` has them."""
+    refused: int
+    silent: int
+    failed: int
 
 
 class Note(OperatorRow, frozen=True):

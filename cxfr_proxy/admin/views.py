@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from cxfr_proxy.admin.actions import ReportProgress, list_errors, list_sessions
+from cxfr_proxy.admin.actions import ReportProgress, list_errors, list_events, list_sessions
 from cxfr_proxy.admin.arguments import Argument, Arguments
 from cxfr_proxy.admin.rows import (
     CommandAnswer,
     ErrorRow,
+    EventRow,
     ForetoldRestart,
+    HistoryRow,
     InfoRow,
     NodeRow,
     OperatorRow,
@@ -29,6 +31,7 @@ from cxfr_proxy.admin.rows import (
     SessionDetailsRow,
     SessionRow,
     SettingRow,
+    SoftwareRow,
     SourceRow,
     TransferRow,
     WorkerRow,
@@ -106,8 +109,24 @@ async def _settings(on: Console) -> Sequence[OperatorRow]:
     return on.settings.rows()
 
 
+async def _software(on: Console) -> Sequence[OperatorRow]:
+    return on.history.software_rows()
+
+
+async def _history(on: Console, limit: int | None) -> Sequence[OperatorRow]:
+    return on.history.rows(limit)
+
+
 _SESSION: Final = ValueType("the number of a session", "ID", values.whole(minimum=1, maximum=2**63 - 1).read)
 _LIMIT: Final = Argument("limit", "show no more than so many", values.whole(minimum=1))
+_EVENT_COLUMNS: Final = (
+    Column("TIME", "time"),
+    Column("LEVEL", "level"),
+    Column("EVENT", "event"),
+    Column("COUNT", "count", Style.NUMBER),
+    Column("PROCESS", "process"),
+    Column("DETAILS", "details"),
+)
 
 VIEWS: Final[Mapping[str, View]] = {
     "nodes": View(
@@ -321,18 +340,49 @@ VIEWS: Final[Mapping[str, View]] = {
         lambda on, given, report: on.about.info(),
         is_single=True,
     ),
+    "events": View(
+        "the latest events of all processes that are worth showing, warnings and errors among them, the newest last",
+        EventRow,
+        _EVENT_COLUMNS,
+        lambda on, given, report: list_events(on.about, **given),
+        (_LIMIT,),
+    ),
     "errors": View(
         "the latest warnings and errors of all processes, the newest last",
         ErrorRow,
+        _EVENT_COLUMNS,
+        lambda on, given, report: list_errors(on.about, **given),
+        (_LIMIT,),
+    ),
+    "software": View(
+        "the transfers since the proxy began, by the clients' software and how they ended",
+        SoftwareRow,
+        (
+            Column("SOFTWARE", "software"),
+            Column("TRANSFERS", "transfers", Style.NUMBER),
+            Column("MOVED", "moved", Style.NUMBER),
+            Column("REFUSED", "refused", Style.NUMBER),
+            Column("SILENT", "silent", Style.NUMBER),
+            Column("FAILED", "failed", Style.NUMBER),
+            Column("RETURNED", "returned", Style.NUMBER),
+        ),
+        lambda on, given, report: _software(on),
+    ),
+    "history": View(
+        "the last hour: sessions, logins, and transfers by how they ended, the latest last",
+        HistoryRow,
         (
             Column("TIME", "time"),
-            Column("LEVEL", "level"),
-            Column("EVENT", "event"),
-            Column("COUNT", "count", Style.NUMBER),
-            Column("PROCESS", "process"),
-            Column("DETAILS", "details"),
+            Column("SECONDS", "seconds", Style.NUMBER),
+            Column("SESSIONS", "sessions", Style.NUMBER),
+            Column("LOGINS", "logins", Style.NUMBER),
+            Column("FAILED LOGINS", "logins_failed", Style.NUMBER),
+            Column("MOVED", "moved", Style.NUMBER),
+            Column("REFUSED", "refused", Style.NUMBER),
+            Column("SILENT", "silent", Style.NUMBER),
+            Column("FAILED", "failed", Style.NUMBER),
         ),
-        lambda on, given, report: list_errors(on.about, **given),
+        lambda on, given, report: _history(on, given["limit"]),
         (_LIMIT,),
     ),
 }

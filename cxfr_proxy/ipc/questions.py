@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, TypeVar, Union
 import msgspec
 
 from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.admin.rows import ErrorRow, SessionDetailsRow, TransferRow
+from cxfr_proxy.admin.rows import EventRow, SessionDetailsRow, TransferRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config
@@ -87,8 +87,8 @@ class PinnedUsers(WorkerReply):
             self.nodes[user] = dict(Counter(self.nodes.get(user, {})) + Counter(there))
 
 
-class ErrorRows(WorkerReply):
-    rows: list[ErrorRow] = []
+class EventRows(WorkerReply):
+    rows: list[EventRow] = []
 
     def include(self, other: Self) -> None:
         self.rows += other.rows
@@ -187,10 +187,10 @@ class FindPinned(WorkerQuestion[PinnedUsers], frozen=True):
     reply = PinnedUsers
 
 
-class ListErrors(WorkerQuestion[ErrorRows], frozen=True):
-    """Which warnings and errors were logged last?"""
+class ListEvents(WorkerQuestion[EventRows], frozen=True):
+    """Which events that are worth showing were logged last?"""
 
-    reply = ErrorRows
+    reply = EventRows
 
 
 class ListTransfers(WorkerQuestion[TransferRows], frozen=True):

@@ -1,4 +1,4 @@
-"""The proxy as a whole, as an operator is shown it: what runs here, where, since when; and what went wrong of late."""
+"""The proxy as a whole, as an operator is shown it: what runs here, where, since when; and the latest events."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from cxfr_proxy import __version__, events
 from cxfr_proxy.admin.http.status import StoppingProxy
-from cxfr_proxy.admin.latest_errors import error_rows
+from cxfr_proxy.admin.latest_events import event_rows
 from cxfr_proxy.admin.parts import Peers
-from cxfr_proxy.admin.rows import ErrorRow, InfoRow
+from cxfr_proxy.admin.rows import EventRow, InfoRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.net.tls import ServerCertificates
@@ -83,8 +83,8 @@ class AboutProxy:
             return "stopping"
         return "starting" if self._listen is None else "serving"
 
-    async def errors(self) -> list[ErrorRow]:
+    async def events(self) -> list[EventRow]:
         # A single worker is in this process, where there is one log.
         in_process = any(link.pid == os.getpid() for link in self._workers)
-        others = [] if in_process else await self._workers.error_rows()
-        return sorted([*error_rows("supervisor"), *others], key=lambda row: row.time)
+        others = [] if in_process else await self._workers.event_rows()
+        return sorted([*event_rows("supervisor"), *others], key=lambda row: row.time)

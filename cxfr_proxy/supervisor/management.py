@@ -19,6 +19,7 @@ from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.feed import ChangeFeed
+from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.http.server import serve_http
 from cxfr_proxy.admin.http.status import ProxyStatus, StoppingProxy
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
@@ -139,6 +140,7 @@ class Management:
             files=self.reloading,
             settings=self.reloading,
             about=self._about,
+            history=History(workers),
         )
 
     # --- settings
@@ -179,6 +181,7 @@ class Management:
             (Task.USER_MAP, self.users.watch),
             (Task.CHECK, self.checks.run),
             (Task.ROLL, self._rolls.run),
+            (Task.HISTORY, self.console.history.run),
             (Task.SHARING, self._sharing.run),
             (Task.REBALANCE, self._operations.rebalances.watch),
             (Task.VACANCY, self._vacancy.run),

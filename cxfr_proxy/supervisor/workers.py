@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import trio
 
 from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
-from cxfr_proxy.admin.rows import ErrorRow, SessionDetailsRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.rows import EventRow, SessionDetailsRow, TransferRow, WorkerRow
 from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
@@ -26,7 +26,7 @@ from cxfr_proxy.ipc.questions import (
     FindPinned,
     FindSessions,
     KickUser,
-    ListErrors,
+    ListEvents,
     ListTransfers,
     MoveUser,
     PlanDrain,
@@ -293,9 +293,9 @@ class Workers:
     async def kick(self, jid: str) -> int:
         return (await self.ask(KickUser(jid))).sessions
 
-    async def error_rows(self) -> list[ErrorRow]:
-        """Return the latest warnings and errors of the workers' processes."""
-        return (await self.ask(ListErrors())).rows
+    async def event_rows(self) -> list[EventRow]:
+        """Return the latest events of the workers' processes that are worth showing."""
+        return (await self.ask(ListEvents())).rows
 
     def omissions(self) -> list[str]:
         """Return which workers owe an answer, a sentence each."""

@@ -26,7 +26,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.relayed import Relayed
-from cxfr_proxy.transfers.statistics import Totals
+from cxfr_proxy.transfers.statistics import Totals, count_outcome
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 RECENT_TRANSFERS: Final = 1000
@@ -139,10 +139,7 @@ class SessionCounts:
     @staticmethod
     def _count(where: Iterable[NodeCounts], outcome: Outcome) -> None:
         for counts in where:
-            counts.moved += outcome is Outcome.MOVED
-            counts.refused += outcome is Outcome.REFUSED
-            counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
-            counts.failed += outcome is Outcome.CUT_OFF
+            count_outcome(counts, outcome)
 
     def _counted(self, relayed: Relayed, node: str) -> tuple[NodeCounts, ...]:
         """Return the counts that a client belongs to which leaves that node. If it was asked to even the load, it is

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.session.client_software import name_of
@@ -134,6 +134,32 @@ class Durations:
         self.seconds += seconds
 
 
+@dataclass(slots=True)
+class OutcomeCounts:
+    """Transfers by how the last rung that was tried ended. ``silent``: the client has not answered, or not left;
+    ``failed``: its session ended before it could. ``returned``: clients that have moved and logged in again."""
+
+    moved: int = 0
+    refused: int = 0
+    silent: int = 0
+    failed: int = 0
+    returned: int = 0
+
+
+class CountsOutcomes(Protocol):
+    moved: int
+    refused: int
+    silent: int
+    failed: int
+
+
+def count_outcome(counts: CountsOutcomes, outcome: Outcome) -> None:
+    counts.moved += outcome is Outcome.MOVED
+    counts.refused += outcome is Outcome.REFUSED
+    counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
+    counts.failed += outcome is Outcome.CUT_OFF
+
+
 class TransferStatistics:
     """All transfers that are over, and each rung that was tried. ``nodes``: most nodes for which they are kept."""
 
@@ -141,6 +167,7 @@ class TransferStatistics:
         self._by_node: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
         self.attempts: Counter[tuple[str, TriedRung]] = Counter()
         """By software."""
+        self.by_software: dict[str, OutcomeCounts] = {}
         self.durations: dict[Rung, Durations] = {}
         """By the last rung."""
         self._returned: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
@@ -150,13 +177,18 @@ class TransferStatistics:
     def add(self, transfer: PastTransfer) -> None:
         last = transfer.tried[-1]
         _of_node(self._by_node, transfer.node)[_kind(transfer)] += 1
+        count_outcome(self._of_software(transfer), last.outcome)
         self.attempts.update((transfer.software, attempt) for attempt in transfer.tried)
         self.durations.setdefault(last.rung, Durations()).add(transfer.seconds)
 
     def add_return(self, transfer: PastTransfer, seconds: float) -> None:
         """Count that the client of a transfer has logged in again, so many seconds later."""
         _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
+        self._of_software(transfer).returned += 1
         self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
+
+    def _of_software(self, transfer: PastTransfer) -> OutcomeCounts:
+        return self.by_software.setdefault(transfer.software, OutcomeCounts())
 
     def transfers(self) -> Iterator[tuple[str, TransferKind, int]]:
         """Yield each count with its node and labels."""

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, cast
 
 import trio
 
-from cxfr_proxy.admin.latest_errors import error_rows
+from cxfr_proxy.admin.latest_events import event_rows
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
@@ -28,11 +28,11 @@ from cxfr_proxy.ipc.questions import (
     CountStates,
     Done,
     DrainPlanned,
-    ErrorRows,
+    EventRows,
     FindPinned,
     FindSessions,
     KickUser,
-    ListErrors,
+    ListEvents,
     ListTransfers,
     MoveUser,
     PinnedUsers,
@@ -116,8 +116,8 @@ async def answer_pinned(parts: WorkerParts, question: FindPinned) -> AsyncIterat
         yield PinnedUsers({user: dict(nodes) for user, nodes in found.items()})
 
 
-async def answer_errors(parts: WorkerParts, question: ListErrors) -> AsyncIterator[ErrorRows]:
-    yield ErrorRows(error_rows(f"worker {parts.number}"))
+async def answer_events(parts: WorkerParts, question: ListEvents) -> AsyncIterator[EventRows]:
+    yield EventRows(event_rows(f"worker {parts.number}"))
 
 
 async def answer_kick(parts: WorkerParts, question: KickUser) -> AsyncIterator[SessionsEnded]:
@@ -177,7 +177,7 @@ ANSWERS: Final[Mapping[type[AnyQuestion], Callable[[WorkerParts, Any], AsyncIter
     FindSessions: answer_sessions,
     ShowSession: answer_session,
     FindPinned: answer_pinned,
-    ListErrors: answer_errors,
+    ListEvents: answer_events,
     ListTransfers: answer_transfers,
     PlanDrain: answer_drain,
     PlanRebalance: answer_rebalance,

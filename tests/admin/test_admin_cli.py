@@ -108,6 +108,20 @@ def test_show_info_and_errors(path: Path, capsys: pytest.CaptureFixture[str]) ->
     title, row = capsys.readouterr().out.splitlines()
     assert title.split() == ["TIME", "LEVEL", "EVENT", "COUNT", "PROCESS", "DETAILS"]
     assert row.endswith("no-node      3  worker 1  domain=\\u001b[2J")
+    assert run(path, "show", "errors", "--json") == 0
+    assert {row["kind"] for row in json.loads(capsys.readouterr().out)} == {"error"}
+
+
+def test_show_events_has_what_is_no_error_too(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "show", "events", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["kind"], row["level"]) for row in rows] == [
+        ("event", "INFO"),
+        ("event", "WARNING"),
+        ("event", "ERROR"),
+    ]
+    assert run(path, "show", "events", "--limit", "1") == 0
+    assert capsys.readouterr().out.splitlines()[1:][0].split()[1:3] == ["ERROR", "no-node"]
 
 
 def test_kick(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,7 +136,7 @@ async def test_undrain_and_show() -> None:
             "show",
             {"what": "weather"},
             "show: what: expected nodes or sessions or session or transfers or pins or workers or roll or source or "
-            "config or proxies or info or errors, found 'weather'",
+            "config or proxies or info or events or errors or software or history, found 'weather'",
         ),
         ("set", {"setting": "domain"}, "set: value: expected a word, found nothing"),
         ("set", {"setting": "domain", "value": []}, "set: value: expected a word, found nothing"),

@@ -55,6 +55,7 @@ async def test_clients_are_found_looked_at_and_kicked(tmp_path: Path) -> None:
         assert (info["sessions"], info["workers"], info["nodes_usable"], info["state"]) == (4, 2, 2, "serving")
         assert info["listen"] == [str(proxy.address)]
         assert "development-certificate" in [row["event"] for row in await shown(proxy, "errors")]
+        assert {"development-certificate", "listening"} <= {row["event"] for row in await shown(proxy, "events")}
 
         done = await proxy.say("kick", "romeo@localhost")
         assert (done.code, done.output) == (0, "1 session of romeo@localhost ended\n")

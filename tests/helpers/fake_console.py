@@ -22,6 +22,7 @@ from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
+from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.nodes import NodeControl
 from cxfr_proxy.admin.parts import About, Peers, Reloader, Roller, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
@@ -31,8 +32,9 @@ from cxfr_proxy.admin.rolls import RollControl
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
-    ErrorRow,
+    EventRow,
     ForetoldRestart,
+    HistoryRow,
     InfoRow,
     NodeRow,
     PinRow,
@@ -49,6 +51,7 @@ from cxfr_proxy.admin.rows import (
     SessionDetailsRow,
     SessionRow,
     SettingRow,
+    SoftwareRow,
     SourceRow,
     TransferRow,
     WorkerRow,
@@ -126,6 +129,7 @@ class FakeConsole:
             files=_Files(),
             settings=_Settings(self),
             about=_About(),
+            history=_History(),
         )
 
     def check(self, node: str) -> None:
@@ -468,11 +472,23 @@ class _About(About):
             certificates_until=None,
         )
 
-    async def errors(self) -> list[ErrorRow]:
+    async def events(self) -> list[EventRow]:
         return [
-            ErrorRow("2026-01-31T12:00:01.000Z", "WARNING", "node-down", 1, "supervisor", "node=node2 reason=timeout"),
-            ErrorRow("2026-01-31T12:00:02.000Z", "ERROR", "no-node", 3, "worker 1", "domain=\x1b[2J"),
+            EventRow("2026-01-31T12:00:00.000Z", "INFO", "node-up", 1, "supervisor", "node=node2"),
+            EventRow("2026-01-31T12:00:01.000Z", "WARNING", "node-down", 1, "supervisor", "node=node2 reason=timeout"),
+            EventRow("2026-01-31T12:00:02.000Z", "ERROR", "no-node", 3, "worker 1", "domain=\x1b[2J"),
         ]
+
+
+class _History(History):
+    def __init__(self) -> None:
+        pass
+
+    def rows(self, limit: int | None = None) -> list[HistoryRow]:
+        return [HistoryRow("2026-01-31T12:00:10.000Z", 10.0, 12, 3, 1, 4, 0, 1, 0)]
+
+    def software_rows(self) -> list[SoftwareRow]:
+        return [SoftwareRow("Gajim", transfers=5, moved=4, refused=0, silent=1, failed=0, returned=3)]
 
 
 class _Sessions(SessionLists):

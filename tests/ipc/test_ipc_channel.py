@@ -16,7 +16,7 @@ from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.codec import encode as encode_row
 from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.admin.rows import ErrorRow, SessionRow
+from cxfr_proxy.admin.rows import EventRow, SessionRow
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.nodes_file import parse_nodes
@@ -67,12 +67,12 @@ from cxfr_proxy.ipc.questions import (
     CountStates,
     Done,
     DrainPlanned,
-    ErrorRows,
+    EventRows,
     Files,
     FindPinned,
     FindSessions,
     KickUser,
-    ListErrors,
+    ListEvents,
     ListTransfers,
     MoveUser,
     PinnedUsers,
@@ -197,7 +197,7 @@ news: st.SearchStrategy[AnyClientNews] = st.one_of(
     st.builds(SoftwareLearned, texts, st.none() | st.booleans()),
 )
 questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
-    st.sampled_from([ReportCounts(), CountStates(), ListTransfers(), FindPinned(), ListErrors()]),
+    st.sampled_from([ReportCounts(), CountStates(), ListTransfers(), FindPinned(), ListEvents()]),
     st.builds(FindSessions, st.builds(SessionFilter, *[st.none() | texts] * 3, st.none() | ints)),
     st.builds(ShowSession, ints),
     st.builds(KickUser, texts),
@@ -213,7 +213,7 @@ replies: st.SearchStrategy[WorkerReply] = st.one_of(
     st.just(SessionShown()),
     st.builds(SessionsEnded, ints),
     st.builds(PinnedUsers, st.dictionaries(texts, counted, max_size=3)),
-    st.builds(ErrorRows, st.lists(st.builds(ErrorRow, texts, texts, texts, ints, texts, texts), max_size=3)),
+    st.builds(EventRows, st.lists(st.builds(EventRow, texts, texts, texts, ints, texts, texts), max_size=3)),
     st.builds(TransferRows, st.just([])),
     st.builds(DrainPlanned, st.builds(DrainForecast, ints, ints, ints, counted)),
     st.builds(RebalancePlanned, st.builds(RebalanceForecast, st.dictionaries(texts, counted, max_size=3), ints)),

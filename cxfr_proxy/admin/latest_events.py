@@ -1,0 +1,28 @@
+"""The latest events of a process that are worth showing, as an operator is shown them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from cxfr_proxy import events
+from cxfr_proxy.admin.rows import ErrorRow, EventRow
+
+
+def event_rows(process: str) -> list[EventRow]:
+    """Return those of this process, the newest last."""
+    return [
+        EventRow(
+            events.timestamp(each.at), logging.getLevelName(each.level), each.event, each.total, process, each.details
+        )
+        for each in events.latest.entries()
+    ]
+
+
+def error_rows(rows: Iterable[EventRow]) -> list[ErrorRow]:
+    """Return the warnings and errors among these."""
+    return [
+        ErrorRow(row.time, row.level, row.event, row.count, row.process, row.details)
+        for row in rows
+        if logging.getLevelNamesMapping()[row.level] >= logging.WARNING
+    ]
