@@ -3,6 +3,8 @@
 ============= ================================================================================================
 commands      THE table of commands, and carrying one out
 arguments     what a command takes, checked once for every way that it comes in
+callers       those who give commands, and what they may do
+audit         a line in the log for each order
 actions       what commands do and answer: a function each, which takes the parts it needs
 console       the parts of the proxy that an operator can get at
 drains        drains, as an operator begins, plans, watches and ends them

@@ -2,7 +2,8 @@
 
 A command is a row: its name, its arguments, whether it changes anything, and how it is carried out. The command line's
 parser, its help and the control socket's checks are drawn from :data:`COMMANDS`, so a new command is one row and one
-function in :mod:`.actions`. A row says which parts of the :class:`~.console.Console` its function takes.
+function in :mod:`.actions`. A row says which parts of the :class:`~.console.Console` its function takes, and what those
+who give the command may at least do.
 
 Each of the :data:`~.views.VIEWS` is a command as well: ``show nodes``. On the control socket its second word is the
 argument ``what`` of the command ``show``.
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Final
 from cxfr_proxy.admin import actions
 from cxfr_proxy.admin.actions import ReportProgress
 from cxfr_proxy.admin.arguments import Argument, Arguments, read_arguments
-from cxfr_proxy.admin.rows import CommandAnswer, Note
+from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
+from cxfr_proxy.admin.callers import Caller, Role
+from cxfr_proxy.admin.rows import CommandAnswer, Note, Progress, ReloadFaults
 from cxfr_proxy.admin.views import VIEWS, View
 from cxfr_proxy.config import values
 from cxfr_proxy.errors import ConfigError
@@ -51,19 +54,24 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing to say. ``name`` is one word, or two for what is shown. ``mutates`` is false where asking changes
-    nothing."""
+    """One thing to say. ``name`` is one word, or two for what is shown. ``role``: what whoever says it may at least do;
+    it changes something, unless to view is enough."""
 
     name: str
     help: str
     arguments: tuple[Argument, ...]
     topic: Topic
-    mutates: bool
+    role: Role
     run: Run
     goes_on: Continuation | None = None
     """``None``: with its answer it is over."""
     view: View | None = None
     """The view of the rows that it answers with; ``None``: its answer is shown in words."""
+
+    @property
+    def mutates(self) -> bool:
+        """Whether it changes something."""
+        return self.role is not Role.VIEW
 
     def is_waited_for(self, given: Mapping[str, object]) -> bool:
         """Return whether its answer is one that comes at the end of what it has begun."""
@@ -95,7 +103,7 @@ def _show(name: str, view: View) -> Command:
         view.help,
         view.arguments,
         Topic.SEE,
-        mutates=False,
+        role=Role.VIEW,
         run=lambda on, given, report: view.answer(on, given, report),
         view=view,
     )
@@ -132,7 +140,7 @@ COMMANDS: Final = (
             Argument("force", "drain even if no other node is ready and up, so that logins are refused"),
         ),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.drain(on.drains, on.peers, report, **given),
         goes_on=Continuation("the drain of {node} goes on (show nodes tells its stage, abort {node} stops it)"),
     ),
@@ -141,7 +149,7 @@ COMMANDS: Final = (
         "stop a drain where it is: no further client is asked, and nobody new is placed there; drain again to continue",
         (_NODE,),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.abort(on.drains, on.peers, **given),
     ),
     Command(
@@ -149,7 +157,7 @@ COMMANDS: Final = (
         "make a node ready again, after a drain or during one; users who belong there are moved there soon",
         (_NODE, Argument("no-rebalance", "leave users where they are until the next rebalance")),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.undrain(on.drains, on.rebalances, on.peers, **given),
     ),
     Command(
@@ -182,7 +190,7 @@ COMMANDS: Final = (
             Argument("abort", "give the roll up; the node whose turn it is stays as it is"),
         ),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.roll(on.rolls, report, **given),
         goes_on=Continuation(
             "the roll goes on until a node is to be restarted, and stops there if its command was to be run here "
@@ -206,7 +214,7 @@ COMMANDS: Final = (
             Argument("stop", "stop the rebalance that is running: no further client is asked"),
         ),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.rebalance(on.rebalances, report, **given),
         goes_on=Continuation("the rebalance goes on (show transfers tells what it does, rebalance --stop ends it)"),
     ),
@@ -216,7 +224,7 @@ COMMANDS: Final = (
         "back",
         (Argument("jid", "the user's address; with a resource, that client's", values.JID, positional=True), _NODE),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.move(on.nodes, **given),
     ),
     Command(
@@ -224,7 +232,7 @@ COMMANDS: Final = (
         "end a user's sessions, or one client's, at once; nobody is kept from logging in again",
         (Argument("jid", "the user's address; with a resource, that client's", values.JID, positional=True),),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.kick(on.clients, **given),
     ),
     Command(
@@ -232,7 +240,7 @@ COMMANDS: Final = (
         "place a user's clients on that node from now on, until the proxy is restarted (with etcd: until unpin)",
         (_JID, _NODE),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.pin(on.pins, on.peers, **given),
     ),
     Command(
@@ -240,7 +248,7 @@ COMMANDS: Final = (
         "place a user by the user map, the lookup or the policy again",
         (_JID,),
         Topic.MOVE,
-        mutates=True,
+        role=Role.OPERATE,
         run=lambda on, given, report: actions.unpin(on.pins, on.peers, **given),
     ),
     Command(
@@ -249,7 +257,7 @@ COMMANDS: Final = (
         "is wrong",
         (),
         Topic.RUN,
-        mutates=True,
+        role=Role.ADMIN,
         run=lambda on, given, report: actions.reload(on.files),
     ),
     Command(
@@ -257,7 +265,7 @@ COMMANDS: Final = (
         "give a setting another value until the proxy is restarted, or until unset (show config tells which can be)",
         (_SETTING, Argument("value", "the value; several for a setting that is a list", values.TEXT, many=True)),
         Topic.RUN,
-        mutates=True,
+        role=Role.ADMIN,
         run=lambda on, given, report: actions.set_value(on.settings, **given),
     ),
     Command(
@@ -265,7 +273,7 @@ COMMANDS: Final = (
         "take back what was set, for the value that flags and the settings file give",
         (_SETTING,),
         Topic.RUN,
-        mutates=True,
+        role=Role.ADMIN,
         run=lambda on, given, report: actions.unset_value(on.settings, **given),
     ),
     Command(
@@ -273,7 +281,7 @@ COMMANDS: Final = (
         "replace all workers, one by one: the new one serves before the old one moves its clients away and ends",
         (Argument("wait", "show progress until all are replaced, or one could not be"),),
         Topic.RUN,
-        mutates=True,
+        role=Role.ADMIN,
         run=lambda on, given, report: actions.restart_workers(on.workers, report, **given),
         goes_on=Continuation("the workers go on being replaced (show workers tells how far it is)"),
     ),
@@ -299,12 +307,33 @@ def command_named(name: str, given: Mapping[str, object]) -> tuple[Command, Mapp
     raise ConfigError(f"unknown command {name!r:.80}; known are {known}")
 
 
-async def execute(console: Console, name: str, given: Mapping[str, object], report: ReportProgress) -> CommandAnswer:
-    """Carry out one command with arguments as they came, and return its answer.
+async def execute(
+    console: Console, caller: Caller, name: str, given: Mapping[str, object], report: ReportProgress
+) -> CommandAnswer:
+    """Carry out one command with arguments as they came, and return its answer; an order has its line in the log.
 
     Raises :class:`ConfigError` for the operator's mistakes. On cancel what was started goes on, only the waiting ends.
+    The caller's role is not looked at here: see :meth:`Role.may`.
     """
     command, given = command_named(name, given)
+    if not command.mutates:
+        return await _carry_out(console, command, given, report)
+
+    async def noted(row: Progress | Note) -> None:
+        if not isinstance(row, Note):
+            order.begun()
+        await report(row)
+
+    with AuditedOrder(caller, command.name, given) as order:
+        answer = await _carry_out(console, command, given, noted)
+        if isinstance(answer, ReloadFaults):
+            order.ended(OrderOutcome.REFUSED, answer.faults[0])
+        return answer
+
+
+async def _carry_out(
+    console: Console, command: Command, given: Mapping[str, object], report: ReportProgress
+) -> CommandAnswer:
     arguments = command.read_arguments(given)
     try:
         answer = await command.run(console, arguments, report)

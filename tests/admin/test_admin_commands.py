@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_console import FakeConsole
+from fake_console import OPERATOR, FakeConsole
 
 from cxfr_proxy.admin.commands import COMMANDS, Command, command_named, execute
 from cxfr_proxy.admin.rows import MessageRow, NodeRow, Note, Progress, RestartProgress
@@ -16,7 +16,7 @@ async def _ignore(row: Progress | Note) -> None:
 
 async def test_drain_starts_and_returns() -> None:
     fake = FakeConsole()
-    answer = await execute(fake.console, "drain", {"node": "node1", "deadline": "2m", "rate": 5}, _ignore)
+    answer = await execute(fake.console, OPERATOR, "drain", {"node": "node1", "deadline": "2m", "rate": 5}, _ignore)
     assert answer == MessageRow("node1 is being drained")
     assert fake.calls == [("drain", "node1", None, 120.0, 5.0)]
     assert fake.waits_ended == []
@@ -29,7 +29,7 @@ async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
     async def report(row: Progress | Note) -> None:
         seen.append(row)
 
-    answer = await execute(fake.console, "drain", {"node": "node1", "wait": True}, report)
+    answer = await execute(fake.console, OPERATOR, "drain", {"node": "node1", "wait": True}, report)
     assert tuple(seen) == fake.script
     assert answer == fake.script[-1]
     assert fake.calls == [("drain", "node1", None, None, None)]
@@ -42,20 +42,22 @@ async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
         raise OSError("nobody there")
 
     with pytest.raises(OSError, match="nobody there"):
-        await execute(fake.console, "drain", {"node": "node1", "wait": True}, report)
+        await execute(fake.console, OPERATOR, "drain", {"node": "node1", "wait": True}, report)
     assert fake.waits_ended == ["node1"]
     assert fake.draining == {"node1"}
 
 
 async def test_restart_workers() -> None:
     fake = FakeConsole()
-    assert await execute(fake.console, "restart-workers", {}, _ignore) == MessageRow("the workers are being replaced")
+    assert await execute(fake.console, OPERATOR, "restart-workers", {}, _ignore) == MessageRow(
+        "the workers are being replaced"
+    )
     seen: list[Progress | Note] = []
 
     async def report(row: Progress | Note) -> None:
         seen.append(row)
 
-    answer = await execute(fake.console, "restart-workers", {"wait": True}, report)
+    answer = await execute(fake.console, OPERATOR, "restart-workers", {"wait": True}, report)
     assert isinstance(answer, RestartProgress)
     assert tuple(seen) == fake.restart
     assert answer == fake.restart[-1]
@@ -70,10 +72,10 @@ async def test_a_roll_is_begun_gone_on_with_and_given_up() -> None:
         seen.append(row)
 
     given: dict[str, object] = {"nodes": ["node2", "node1"], "rate": 5, "deadline": "1m"}
-    assert await execute(fake.console, "roll", given, report) == fake.roll_script[-1]
+    assert await execute(fake.console, OPERATOR, "roll", given, report) == fake.roll_script[-1]
     assert tuple(seen) == fake.roll_script
     for more in ({"continue": True}, {"restarted": "node1"}, {"failed": "no disk"}, {"abort": True}):
-        await execute(fake.console, "roll", more, _ignore)
+        await execute(fake.console, OPERATOR, "roll", more, _ignore)
     assert fake.calls == [
         ("roll", "node2", "node1", 5.0, 60.0, False),
         ("roll-continue", False),
@@ -85,23 +87,23 @@ async def test_a_roll_is_begun_gone_on_with_and_given_up() -> None:
 
 async def test_pin_and_unpin() -> None:
     fake = FakeConsole()
-    answer = await execute(fake.console, "pin", {"jid": "Kim@example.org", "node": "node1"}, _ignore)
+    answer = await execute(fake.console, OPERATOR, "pin", {"jid": "Kim@example.org", "node": "node1"}, _ignore)
     assert "Kim@example.org is placed on node1" in str(answer)
-    await execute(fake.console, "unpin", {"jid": "kim@example.org"}, _ignore)
+    await execute(fake.console, OPERATOR, "unpin", {"jid": "kim@example.org"}, _ignore)
     assert fake.calls == [("pin", "Kim@example.org", "node1"), ("unpin", "kim@example.org")]
 
 
 @pytest.mark.parametrize("who", ["kim", "kim@example.org/phone", "@example.org", "kim@", "a\nb@c"])
 async def test_only_a_bare_jid_is_pinned(who: str) -> None:
     with pytest.raises(ConfigError, match=r"pin: jid: expected a bare JID like kim@example\.org"):
-        await execute(FakeConsole().console, "pin", {"jid": who, "node": "node1"}, _ignore)
+        await execute(FakeConsole().console, OPERATOR, "pin", {"jid": who, "node": "node1"}, _ignore)
 
 
 async def test_undrain_and_show() -> None:
     fake = FakeConsole(draining={"node1"})
-    await execute(fake.console, "undrain", {"node": "node1"}, _ignore)
+    await execute(fake.console, OPERATOR, "undrain", {"node": "node1"}, _ignore)
     assert fake.draining == set()
-    rows = await execute(fake.console, "show", {"what": "nodes"}, _ignore)
+    rows = await execute(fake.console, OPERATOR, "show", {"what": "nodes"}, _ignore)
     assert isinstance(rows, list)
     assert isinstance(rows[0], NodeRow)
 
@@ -154,7 +156,7 @@ async def test_undrain_and_show() -> None:
 )
 async def test_mistakes(name: str, given: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        await execute(FakeConsole().console, name, given, _ignore)
+        await execute(FakeConsole().console, OPERATOR, name, given, _ignore)
     assert str(caught.value).startswith(message)
 
 
@@ -172,7 +174,7 @@ async def test_what_is_missing_is_said_of_a_refusal_too() -> None:
         seen.append(row)
 
     with pytest.raises(ConfigError, match="there is no session 99"):
-        await execute(fake.console, "show", {"what": "session", "id": 99}, report)
+        await execute(fake.console, OPERATOR, "show", {"what": "session", "id": 99}, report)
     assert seen == [Note("worker 1 is silent")]
 
 
@@ -183,7 +185,7 @@ async def test_what_is_missing_from_an_answer_is_said_beside_it() -> None:
     async def report(row: Progress | Note) -> None:
         seen.append(row)
 
-    rows = await execute(fake.console, "show", {"what": "nodes"}, report)
+    rows = await execute(fake.console, OPERATOR, "show", {"what": "nodes"}, report)
     assert isinstance(rows, list)
     assert seen == [Note("worker 1 is silent"), Note("worker 2 is silent")]
 
@@ -195,7 +197,7 @@ async def test_every_row_fits_its_function(command: Command) -> None:
     for argument in command.arguments:
         if argument.positional or argument.many:
             given[argument.name] = _SAMPLES[argument.name]
-    await execute(FakeConsole().console, *command.request(given), _ignore)
+    await execute(FakeConsole().console, OPERATOR, *command.request(given), _ignore)
 
 
 _SAMPLES = {

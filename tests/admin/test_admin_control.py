@@ -20,6 +20,7 @@ import trio
 from fake_console import START, FakeConsole
 from trio.testing import MockClock
 
+from cxfr_proxy.admin.callers import Caller
 from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.admin.control import client, server
 from cxfr_proxy.admin.control.client import Interim, Result, call
@@ -182,7 +183,7 @@ async def test_one_that_is_removed_is_made_again(
     caplog.set_level(logging.INFO)
     go_on = trio.Event()
 
-    async def handler(command: str, arguments: Mapping[str, object], progress: SendLine) -> object:
+    async def handler(caller: Caller, command: str, arguments: Mapping[str, object], progress: SendLine) -> object:
         if command == "wait":
             await progress("begun")
             await go_on.wait()
@@ -308,7 +309,7 @@ async def answers_until_cancelled(path: Path) -> None:
 
 
 async def test_a_defect_is_logged_and_answered(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(command: str, arguments: Mapping[str, object], send: SendLine) -> object:
+    async def broken(caller: Caller, command: str, arguments: Mapping[str, object], send: SendLine) -> object:
         raise ZeroDivisionError("a secret of the program")
 
     async with serving(path, handler=broken):
@@ -320,7 +321,7 @@ async def test_a_defect_is_logged_and_answered(path: Path, caplog: pytest.LogCap
 
 
 async def test_an_answer_without_a_json_form_is_a_defect(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(command: str, arguments: Mapping[str, object], send: SendLine) -> object:
+    async def broken(caller: Caller, command: str, arguments: Mapping[str, object], send: SendLine) -> object:
         return object()
 
     async with serving(path, handler=broken):

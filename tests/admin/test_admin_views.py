@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 import pytest
-from fake_console import FakeConsole
+from fake_console import OPERATOR, FakeConsole
 
 from cxfr_proxy.admin import rows, sentences
 from cxfr_proxy.admin.codec import as_json, encode, read_answer
@@ -41,7 +41,7 @@ def test_each_column_shows_a_field_in_a_style_that_fits(row: type[msgspec.Struct
 @pytest.mark.parametrize("name", VIEWS)
 async def test_each_view_shows_its_rows(name: str) -> None:
     view: View = VIEWS[name]
-    answer = await execute(FakeConsole().console, "show", {"what": name, **SAMPLES.get(name, {})}, _ignore)
+    answer = await execute(FakeConsole().console, OPERATOR, "show", {"what": name, **SAMPLES.get(name, {})}, _ignore)
     found = msgspec.json.decode(encode(answer))
     rows = [found] if view.is_single else found
     assert rows

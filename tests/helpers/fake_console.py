@@ -10,11 +10,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 from msgspec import Raw
 from msgspec.structs import replace
 
+from cxfr_proxy.admin.callers import Caller, Role, Way
 from cxfr_proxy.admin.clients import ClientControl
 from cxfr_proxy.admin.codec import encode
 from cxfr_proxy.admin.commands import execute
@@ -548,6 +550,9 @@ class _Settings(SettingsControl):
 
     def rows(self) -> list[SettingRow]:
         return [SettingRow("transfer-rate", "50/s", "100/s", "set", "at once")]
+
+
+OPERATOR: Final = Caller("uid 0", Role.ADMIN, Way.CONTROL, pid=1)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 =========== =========================================================================================
 socket_file the unix socket and its lock: one proxy at a time has it, and a stale one is replaced
 server      one connection, one request, its answers
+peer        the process at the other end of the socket
 client      the other end, which the command line uses
 =========== =========================================================================================
 

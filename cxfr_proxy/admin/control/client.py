@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import struct
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Final, cast
 import trio
 
 from cxfr_proxy.admin.codec import encode
+from cxfr_proxy.admin.control.peer import peer_of
 from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError, NoProxy
 
@@ -114,18 +114,10 @@ async def _lines(stream: trio.SocketStream, seconds: float) -> AsyncGenerator[by
             return
         except trio.TooSlowError as exc:
             silence = f"the proxy has said nothing for {seconds:g} seconds"
-            raise NoProxy(f"{silence}; is its process, {_pid_of_peer(stream)}, stopped?") from exc
+            raise NoProxy(f"{silence}; is its process, {peer_of(stream).pid}, stopped?") from exc
         if not data:
             return
         received += data
-
-
-def _pid_of_peer(stream: trio.SocketStream) -> int:
-    """Return the process that listens at the other end, unix(7)."""
-    size = struct.calcsize("3i")
-    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    pid: int = struct.unpack("3i", credentials)[0]
-    return pid
 
 
 def _parse_answer(line: bytes, path: Path) -> Interim | Note | Result:

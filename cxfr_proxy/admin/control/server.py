@@ -20,7 +20,9 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
+from cxfr_proxy.admin.callers import Caller, Role, Way
 from cxfr_proxy.admin.codec import encode
+from cxfr_proxy.admin.control.peer import peer_of
 from cxfr_proxy.admin.control.socket_file import SocketFile, socket_file
 from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError
@@ -47,8 +49,10 @@ SendLine = Callable[[object], Awaitable[None]]
 class Handler(Protocol):
     """Carries commands out."""
 
-    async def __call__(self, command: str, arguments: Mapping[str, object], send: SendLine, /) -> object:
-        """Return the result of a command, whose arguments are unchecked; ``send`` tells progress meanwhile.
+    async def __call__(
+        self, caller: Caller, command: str, arguments: Mapping[str, object], send: SendLine, /
+    ) -> object:
+        """Return the result of the caller's command, whose arguments are unchecked; ``send`` tells progress meanwhile.
 
         Progress and results are what :mod:`cxfr_proxy.admin.codec` takes. Raises :class:`ConfigError` for what the
         operator did wrong. Cancelled when the client goes away.
@@ -122,10 +126,11 @@ async def _answer(handler: Handler, stream: trio.SocketStream) -> None:
         if line is None:
             return
         command, arguments = _parse_request(line)
+        handling = partial(handler, _caller_on(stream))
         outcome = None  # stays so if the client went away
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
-            outcome = await _run(handler, command, arguments, progress)
+            outcome = await _run(handling, command, arguments, progress)
             nursery.cancel_scope.cancel()
         if outcome is not None:
             await _send(stream, *outcome)
@@ -139,13 +144,21 @@ def _error(message: str) -> tuple[str, object]:
     return "error", {"message": message}
 
 
+def _caller_on(stream: trio.SocketStream) -> Caller:
+    peer = peer_of(stream)
+    return Caller(f"uid {peer.uid}", Role.ADMIN, Way.CONTROL, pid=peer.pid)
+
+
 async def _run(
-    handler: Handler, command: str, arguments: Mapping[str, object], progress: SendLine
+    handling: Callable[[str, Mapping[str, object], SendLine], Awaitable[object]],
+    command: str,
+    arguments: Mapping[str, object],
+    progress: SendLine,
 ) -> tuple[str, object]:
     """Return the last answer. Runs inside the nursery, so that no exception group has to be taken apart outside."""
     try:
         with isolated(Task.CONTROL, (ConfigError, *_GONE), command=command):
-            return "result", await handler(command, arguments, progress)
+            return "result", await handling(command, arguments, progress)
     except ConfigError as exc:
         return _error(str(exc))
     except _GONE:
