@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 
 import trio
 
 from cxfr_proxy.admin.feed import ChangeFeed, follow
 from cxfr_proxy.admin.parts import AutoRebalance, Drainer, Peers, Sessions
-from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
+from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget, RungCounts
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.drains import Drain
+from cxfr_proxy.transfers.statistics import OutcomeCounts, TriedRung, count_outcome
 
 _log = logging.getLogger(__name__)
 
@@ -173,6 +175,7 @@ class DrainControl:
             finished=self._is_safe(drain, left) or overdue or undrained or aborted,
             waiting_reason="the drain was called off" if undrained else drain.reason or _not_all(elsewhere),
             settling_seconds=drain.settling_seconds(now),
+            rungs=_rungs(self._sessions.statistics.tried_on(drain.node) - drain.tried_before),
         )
 
     def _is_safe(self, drain: Drain, left: int) -> bool:
@@ -180,6 +183,13 @@ class DrainControl:
         node = drain.node
         elsewhere = self._peers.left_elsewhere(node) is None or self._peers.settles_elsewhere(node)
         return not (left or elsewhere) and self._drainer.is_done(node)
+
+
+def _rungs(tried: Mapping[TriedRung, int]) -> list[RungCounts]:
+    counted = {rung: OutcomeCounts() for rung in Rung if any(each.rung is rung for each in tried)}
+    for each, count in tried.items():
+        count_outcome(counted[each.rung], each.outcome, count)
+    return [RungCounts(rung, each.moved, each.refused, each.silent, each.failed) for rung, each in counted.items()]
 
 
 def _not_all(elsewhere: int | None) -> str | None:

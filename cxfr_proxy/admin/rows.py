@@ -22,6 +22,16 @@ class OperatorRow(Struct, frozen=True, tag=_kind, tag_field="kind"):
     """One thing that an operator is told."""
 
 
+class RungCounts(Struct, frozen=True):
+    """How often a rung was tried, by how that ended."""
+
+    rung: str
+    moved: int
+    refused: int
+    silent: int
+    failed: int
+
+
 class DrainProgress(OperatorRow, frozen=True):
     """How far a drain has come. ``asked`` counts clients that were asked to move, each once; ``moved``, ``refused``,
     ``silent`` and ``failed`` how that ended on the last rung tried. ``left`` sessions are still on the node, those of
@@ -44,6 +54,8 @@ class DrainProgress(OperatorRow, frozen=True):
     settling_seconds: float | None = None
     """The node is empty, and can be stopped in so many seconds: sessions that have left it lately could die with it.
     ``None``: it has sessions, or has settled."""
+    rungs: list[RungCounts] = []
+    """The rungs that were tried, in the ladder's order; transfers that are over, whatever their trigger."""
 
 
 class PlannedTarget(Struct, frozen=True):

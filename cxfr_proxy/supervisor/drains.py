@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol
 
 from cxfr_proxy.admin.feed import ChangeFeed
@@ -13,6 +14,7 @@ from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule
 from cxfr_proxy.transfers.drains import Drain, Drains
 from cxfr_proxy.transfers.pace import Rate
+from cxfr_proxy.transfers.statistics import TriedRung
 
 
 class NodeDrainer(Drainer, Protocol):
@@ -102,6 +104,9 @@ class DrainKeeper:
 
     def of_node(self, node: str) -> NodeCounts:
         return self._workers.of_node(node)
+
+    def tried_on(self, node: str) -> Counter[TriedRung]:
+        return self._workers.statistics.tried_on(node)
 
     def last_move(self, node: str) -> float:
         return self._workers.last_move(node)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import trio
@@ -19,6 +20,7 @@ from cxfr_proxy.tasks import Task, isolated
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage, standstill
 from cxfr_proxy.transfers.pace import Rate
+from cxfr_proxy.transfers.statistics import TriedRung
 
 _STAGES_SECONDS: Final = 0.1
 """Least seconds between two looks at drains that may have ended or changed their stage."""
@@ -47,6 +49,8 @@ class Drain:
     """The node was seen to be empty, no client was awaited, and it has settled."""
     waiting_reason: str | None = None
     """Why no session can be moved, as their turns have shown; ``None`` while there is no reason."""
+    tried_before: Counter[TriedRung] = field(default_factory=Counter)
+    """The rungs that had been tried on clients of the node when the drain began."""
 
     @property
     def deadline(self) -> float | None:
@@ -73,6 +77,9 @@ class DrainHost(Protocol):
 
     def of_node(self, node: str) -> NodeCounts:
         """Return the node's counts as they stand."""
+
+    def tried_on(self, node: str) -> Counter[TriedRung]:
+        """Return how often which rung was tried on clients of the node, and how that ended."""
 
     def awaited(self, node: str) -> int:
         """Return how many clients that were cut from the node may still come for their sessions."""
@@ -160,6 +167,7 @@ class Drains:
                 counts.failed,
                 counts.returned,
                 settled_at=self._settled_if_empty(node),
+                tried_before=self._host.tried_on(node).copy(),
             )
             self._host.report("drain-begins", drain)
         return drain

@@ -153,11 +153,16 @@ class CountsOutcomes(Protocol):
     failed: int
 
 
-def count_outcome(counts: CountsOutcomes, outcome: Outcome) -> None:
-    counts.moved += outcome is Outcome.MOVED
-    counts.refused += outcome is Outcome.REFUSED
-    counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
-    counts.failed += outcome is Outcome.CUT_OFF
+def count_outcome(counts: CountsOutcomes, outcome: Outcome, count: int = 1) -> None:
+    match outcome:
+        case Outcome.MOVED:
+            counts.moved += count
+        case Outcome.REFUSED:
+            counts.refused += count
+        case Outcome.SILENT | Outcome.STAYED:
+            counts.silent += count
+        case Outcome.CUT_OFF:
+            counts.failed += count
 
 
 class TransferStatistics:
@@ -167,6 +172,7 @@ class TransferStatistics:
         self._by_node: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
         self.attempts: Counter[tuple[str, TriedRung]] = Counter()
         """By software."""
+        self._tried: BoundedDict[str, Counter[TriedRung]] = BoundedDict(nodes)
         self.by_software: dict[str, OutcomeCounts] = {}
         self.durations: dict[Rung, Durations] = {}
         """By the last rung."""
@@ -178,6 +184,8 @@ class TransferStatistics:
         last = transfer.tried[-1]
         _of_node(self._by_node, transfer.node)[_kind(transfer)] += 1
         count_outcome(self._of_software(transfer), last.outcome)
+        tried = self._tried[transfer.node] = self.tried_on(transfer.node)
+        tried.update(transfer.tried)
         self.attempts.update((transfer.software, attempt) for attempt in transfer.tried)
         self.durations.setdefault(last.rung, Durations()).add(transfer.seconds)
 
@@ -186,6 +194,10 @@ class TransferStatistics:
         _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
         self._of_software(transfer).returned += 1
         self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
+
+    def tried_on(self, node: str) -> Counter[TriedRung]:
+        """Return how often which rung was tried on clients of that node, and how that ended."""
+        return self._tried.get(node, Counter())
 
     def _of_software(self, transfer: PastTransfer) -> OutcomeCounts:
         return self.by_software.setdefault(transfer.software, OutcomeCounts())

@@ -11,14 +11,17 @@ import trio
 from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
+from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget, RungCounts
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.messages import Ask, Nodes, WorkerCounts, WorkerReport
+from cxfr_proxy.ipc.messages import Ask, Nodes, TransferEnded, WorkerCounts, WorkerReport
 from cxfr_proxy.ipc.questions import PlanDrain
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.statistics import PastTransfer, TriedRung
 
 
 def told(worker: FakeWorker) -> list[tuple[float, str]]:
@@ -122,6 +125,27 @@ async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, auto
             Stage.ALL,
             Stage.REST,
         ]
+
+
+async def test_progress_tells_the_rungs_that_were_tried_since_the_drain_began(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path) as it:
+        populate(it)
+        await trio.sleep(1)
+
+        async def transfer(node: str, *tried: tuple[Rung, Outcome]) -> None:
+            rungs = tuple(TriedRung(rung, outcome) for rung, outcome in tried)
+            it.workers[1].post(TransferEnded(PastTransfer(node, Trigger.DRAIN, "other", rungs, 0.1), 1, None))
+            await trio.sleep(1)
+
+        await transfer("node1", (Rung.RESET, Outcome.MOVED))
+        it.supervisor.console.drains.begin("node1")
+        assert (await progress(it)).rungs == []
+        await transfer("node1", (Rung.CXFR, Outcome.STAYED), (Rung.RESET, Outcome.MOVED))
+        await transfer("node1", (Rung.CXFR, Outcome.REFUSED), (Rung.RESET, Outcome.CUT_OFF))
+        await transfer("node2", (Rung.CXFR, Outcome.MOVED))
+        assert (await progress(it)).rungs == [RungCounts("cxfr", 0, 1, 1, 0), RungCounts("reset", 1, 0, 0, 1)]
 
 
 async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +22,7 @@ from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 from cxfr_proxy.transfers.drains import Drain, Drains
 from cxfr_proxy.transfers.pace import OwnPace, Rate
+from cxfr_proxy.transfers.statistics import TriedRung
 
 EPOCH = 1_000_000.0
 """The time that the others' clocks show when this one's shows 0."""
@@ -91,6 +93,9 @@ class FakeDrainer:
 
     def of_node(self, node: str) -> NodeCounts:
         return NodeCounts(sessions=self.sessions[node])
+
+    def tried_on(self, node: str) -> Counter[TriedRung]:
+        return Counter()
 
     def stage_changed(self, drain: Drain) -> None:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,6 +28,7 @@ from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.queues import Urgency
 from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.transfers.statistics import TriedRung
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 
@@ -120,6 +122,9 @@ class House:
 
     def awaited(self, node: str) -> int:
         return self.registry.memory.awaited(trio.current_time())[node]
+
+    def tried_on(self, node: str) -> Counter[TriedRung]:
+        return Counter()
 
     def last_move(self, node: str) -> float:
         return self.last_moves.get(node, -math.inf)

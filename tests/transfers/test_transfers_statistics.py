@@ -37,6 +37,8 @@ def test_a_transfer_counts_once_and_each_rung_that_was_tried() -> None:
         ("b", TransferKind(Trigger.DRAIN, "Gajim", Rung.CXFR, Outcome.MOVED), 1),
     ]
     assert statistics.attempts == {("other", REFUSED): 2, ("other", RESET): 2, ("Gajim", MOVED): 1}
+    assert statistics.tried_on("a") == {REFUSED: 2, RESET: 2}
+    assert statistics.tried_on("nowhere") == {}
     assert {rung: sum(each.counts) for rung, each in statistics.durations.items()} == {Rung.RESET: 2, Rung.CXFR: 1}
 
 
@@ -45,6 +47,7 @@ def test_nodes_without_transfers_for_the_longest_time_are_forgotten() -> None:
     for name in ("a", "b", "a", "c"):
         statistics.add(over(name, MOVED))
     assert {node: count for node, _, count in statistics.transfers()} == {"a": 2, "c": 1}
+    assert (statistics.tried_on("a"), statistics.tried_on("b")) == ({MOVED: 2}, {})
     assert statistics.attempts == {("other", MOVED): 4}, "these are not by node"
 
 
