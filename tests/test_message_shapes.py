@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (30, "7b9a32a4a15ed05c")
+KNOWN: Final = (31, "b9382f89357ded02")
 """The version, and the digest of the shapes that its messages have."""
 
 

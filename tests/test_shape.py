@@ -87,6 +87,7 @@ WIDE_RECORDS: Final = {
     "ElementVerdict": "what may follow from one element; of all that is possible, one or two apply",
     "NodeCounts": "a row of counts",
     "RebalanceCounts": "a row of counts",
+    "Totals": "a row of counts",
 }
 """Records that change, and have more fields than that, with the reason. Frozen ones need none: they are values."""
 

@@ -405,6 +405,10 @@ class WorkerRow(OperatorRow, frozen=True):
     """CPU time of all workers of this slot there ever were."""
     resident_bytes: int | None = None
     """Memory of its process; ``None``: nobody can tell, or it has not reported yet."""
+    open_descriptors: int | None = None
+    """File descriptors that its process has open; ``None`` as above, and before Linux 6.2."""
+    max_descriptors: int | None = None
+    """How many it may have open; ``None``: there is no limit, or it has not reported yet."""
 
 
 class SourceRow(OperatorRow, frozen=True):

@@ -254,6 +254,8 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("STATE", "state"),
             Column("SESSIONS", "sessions", Style.NUMBER),
             Column("CONNECTIONS", "connections", Style.NUMBER),
+            Column("MEMORY", "resident_bytes", Style.SIZE),
+            Column("DESCRIPTORS", "open_descriptors", Style.NUMBER, usual="-"),
             Column("DEATHS", "deaths", Style.NUMBER, usual="0"),
             Column("HUNG", "hung", Style.NUMBER, usual="0"),
             Column("SILENT", "silent_seconds", Style.SECONDS, usual="-"),

@@ -15,13 +15,14 @@ import msgspec
 
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
 from cxfr_proxy.ipc.questions import AnyQuestion, AnyReply, TakeSettings
+from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.transfers.client_news import AnyClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 30
+VERSION: Final = 31
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -193,8 +194,7 @@ class PutBack(Message, frozen=True):
 class WorkerCounts(Part, frozen=True):
     """The worker's counts. ``nodes`` are those whose counts have changed since the last report. ``awaited``: by
     node, clients that were cut from it and may still fetch their session. ``waiting``: by node, why its drain does
-    not go on. ``cpu_seconds`` and ``resident_bytes``
-    are its process's, of a second ago at most."""
+    not go on. ``process``: what its process costs, a second ago at most."""
 
     sessions: int = 0
     connections: int = 0
@@ -205,8 +205,7 @@ class WorkerCounts(Part, frozen=True):
     addresses: dict[str, int] | None = None
     totals: Totals = msgspec.field(default_factory=Totals)
     rebalance: RebalanceCounts = msgspec.field(default_factory=RebalanceCounts)
-    cpu_seconds: float = 0.0
-    resident_bytes: int | None = None
+    process: ProcessCost = msgspec.field(default_factory=ProcessCost)
 
 
 class WorkerReport(Message, frozen=True):
@@ -215,7 +214,7 @@ class WorkerReport(Message, frozen=True):
 
 class Present(Part, frozen=True):
     """A session. ``full_jid`` is ``None`` before it is bound, ``port`` if the client's is a unix socket; ``seconds``
-    is its age."""
+    is its age. ``resumed``: its client has come back for a session that was there before (XEP-0198)."""
 
     session: int
     full_jid: str | None
@@ -223,6 +222,7 @@ class Present(Part, frozen=True):
     address: str
     port: int | None
     seconds: float
+    resumed: bool = False
 
 
 class SessionsChanged(Message, frozen=True):

@@ -14,6 +14,7 @@ certificate_names what a certificate is for
 client_hello      the name that a client asks for before TLS begins
 close_notify      TLS closed in good order, and read on
 tls_errors        what a broken TLS connection would leave to all others of its thread
+tls_failures      why a client's handshake has failed, as one of few reasons
 tls_watch         an end to a TLS read that goes on and on
 proxy_protocol    PROXY headers as nodes get them, and what the ends of a connection are called
 incoming_header   PROXY headers as balancers send them

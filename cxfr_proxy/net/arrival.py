@@ -36,12 +36,14 @@ class Arrival(Struct, frozen=True, gc=False):
     """The balancer's name for the connection."""
     has_header: bool = False
     """A PROXY header came in front of all: the balancer passes bytes on, so what follows is the client's own word."""
+    accepted: float = 0.0
+    """When its connection was accepted, by the relay's clock."""
 
     @classmethod
-    def from_socket(cls, address: object) -> Arrival:
+    def from_socket(cls, address: object, now: float) -> Arrival:
         """Return the arrival of whoever is at the other end of a socket, by its address there."""
         peer = peer_of(address)
-        return cls(address_of(peer), peer[1] if peer is not None else None)
+        return cls(address_of(peer), peer[1] if peer is not None else None, accepted=now)
 
     def told(self, connection: ProxiedConnection) -> Arrival:
         """Return the arrival of the client whose connection this balancer passes on."""
@@ -55,6 +57,7 @@ class Arrival(Struct, frozen=True, gc=False):
             told_tls=connection.tls_version,
             unique_id=connection.unique_id,
             has_header=True,
+            accepted=self.accepted,
         )
 
     def told_nothing(self) -> Arrival:

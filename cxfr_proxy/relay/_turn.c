@@ -53,6 +53,7 @@ typedef struct {
     PyObject *frame;   /* the other leg's, the same */
     int to;            /* the other leg's descriptor */
     int most;          /* bytes to read at once */
+    int side;          /* whose bytes these are, an index of `received` */
     double heard;      /* when bytes came last; 0.0: not since it was connected */
 } line;
 
@@ -63,6 +64,7 @@ typedef struct {
     int busy;
     int count;
     line *lines;       /* by descriptor */
+    unsigned long long received[2]; /* bytes of all lines that there ever were, by side */
     PyObject *memory;  /* a bytearray: room for frames, what was held, a chunk behind it, and frames that came */
     PyObject *buffer;  /* a view of the chunk */
     char *chunk;       /* the bytes in that; there is room for a NUL behind the last */
@@ -133,8 +135,8 @@ static PyObject *connect_leg(PyObject *object, PyObject *args)
     Switchboard *self = (Switchboard *)object;
     int fd;
     line new = {0};
-    if (!PyArg_ParseTuple(args, "iiO!iOOOO", &fd, &new.to, scanners->type, &new.scanner, &new.most, &new.receive,
-                          &new.send, &new.unframe, &new.frame))
+    if (!PyArg_ParseTuple(args, "iiiO!iOOOO", &fd, &new.to, &new.side, scanners->type, &new.scanner, &new.most,
+                          &new.receive, &new.send, &new.unframe, &new.frame))
         return NULL;
     new.receive = part(new.receive);
     new.send = part(new.send);
@@ -144,8 +146,8 @@ static PyObject *connect_leg(PyObject *object, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "expected WebSocket transports, or None");
         return NULL;
     }
-    if (fd < 0 || fd >= 1 << 28 || new.to < 0 || new.most < 1 || new.most > MAX_BYTES) {
-        PyErr_Format(PyExc_ValueError, "expected two descriptors, and 1 to %d bytes", MAX_BYTES);
+    if (fd < 0 || fd >= 1 << 28 || new.to < 0 || (new.side & ~1) || new.most < 1 || new.most > MAX_BYTES) {
+        PyErr_Format(PyExc_ValueError, "expected two descriptors, a side, and 1 to %d bytes", MAX_BYTES);
         return NULL;
     }
     if (make_room(self, fd) < 0)
@@ -300,6 +302,7 @@ static int pass_on(Switchboard *self, int fd, const line *on, Py_ssize_t held, u
     line *it = line_of(self, fd);
     if (it != NULL)
         it->heard = pump->now;
+    self->received[on->side] += (unsigned long long)size;
     self->chunk[size] = 0; /* the scanner stops at a NUL instead of comparing each position with the end */
     Py_ssize_t boundary = scanners->scan(on->scanner, self->chunk, size, &used, &reported);
     if (boundary < 0)
@@ -454,8 +457,9 @@ static void drop(PyObject *object)
 
 static PyMethodDef methods[] = {
     {"connect", connect_leg, METH_VARARGS,
-     "connect($self, fd, to, scanner, most, receive, send, unframe, frame, /)\n--\n\n"
-     "Pass on what comes in on `fd` to `to`, at most so many bytes at once, while `scanner` has nothing to report."},
+     "connect($self, fd, to, side, scanner, most, receive, send, unframe, frame, /)\n--\n\n"
+     "Pass on what comes in on `fd` to `to`, at most so many bytes at once, while `scanner` has nothing to report. `side`, "
+     "0 or 1, says among which bytes they are counted."},
     {"disconnect", disconnect_leg, METH_O,
      "disconnect($self, fd, /)\n--\n\nForget the descriptor. Returns what `heard` would have."},
     {"heard", heard_leg, METH_O,
@@ -469,6 +473,8 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"serving", T_INT, offsetof(Switchboard, serving), READONLY,
      "The descriptor that is served, or at which an exception ended the turn; -1: none."},
+    {"received_0", T_ULONGLONG, offsetof(Switchboard, received[0]), READONLY, "Bytes that were read, of side 0."},
+    {"received_1", T_ULONGLONG, offsetof(Switchboard, received[1]), READONLY, "Bytes that were read, of side 1."},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -9,6 +9,10 @@ Send = Callable[[bytes], int | None]
 class Switchboard:
     @property
     def serving(self) -> int: ...
+    @property
+    def received_0(self) -> int: ...
+    @property
+    def received_1(self) -> int: ...
     def __new__(
         cls, epoll: int, not_now: tuple[type[OSError], ...], broken: Callable[[], object], /
     ) -> Switchboard: ...
@@ -16,6 +20,7 @@ class Switchboard:
         self,
         fd: int,
         to: int,
+        side: int,
         scanner: Framer,
         most: int,
         receive: Receive | None,

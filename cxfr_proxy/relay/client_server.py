@@ -146,7 +146,7 @@ class ClientServer:
             with sock:  # closes the socket if adopt() raises; afterwards it is empty, and closing it does nothing
                 endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout), waits)
             duties.callback(endpoint.close)
-            arrival = Arrival.from_socket(address)
+            arrival = Arrival.from_socket(address, trio.current_time())
             if self._balancers:
                 told = await self._balancers.who_is_it(endpoint, arrival, waits)
                 if told is None:

@@ -26,6 +26,7 @@ from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.forwarded import ForwardedClient
 from cxfr_proxy.net.incoming_header import has_arrived, may_begin
+from cxfr_proxy.net.tls_failures import TlsFailure, failure_of
 from cxfr_proxy.net.transport import TransportFault
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import ReturnedConnection
@@ -171,7 +172,7 @@ class ClientConnection:
             # A client without a stream gets no stream error, since there is nothing yet that it could belong to.
             if self._last_words is None:
                 if self._endpoint.transport.is_encrypted:
-                    self._tls_failed("took too long")
+                    self._tls_failed(TlsFailure.TIMEOUT, "took too long")
                 return None
             if waits.stopping:
                 raise _stopping() from None
@@ -295,14 +296,15 @@ class ClientConnection:
             await self._endpoint.start_tls(context, server_side=True, client_address=named)
         except OSError as exc:
             reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
-            self._tls_failed(reason)
+            self._tls_failed(failure_of(exc), reason)
             return None
         self._expect_stream()
         self._waits.deadline = latest if latest is not None else trio.current_time() + rules.negotiation_timeout
         # Behind STARTTLS the stream goes on that has asked for it; with TLS from the first byte, nobody knows yet.
         return await (self._read_any() if domain is None else self._read(await self._receive()))
 
-    def _tls_failed(self, reason: str) -> None:
+    def _tls_failed(self, failure: TlsFailure, reason: str) -> None:
+        self._context.registry.counts.totals.count_failed_handshake(failure)
         emit(_log, "tls-failed", client=self.arrival.address, reason=reason, via=self.arrival.via)
 
     async def _reroute(self, reroute: Reroute, unsent: bytes) -> BegunStream:

@@ -57,6 +57,8 @@ class Poller:
         """All legs, by descriptor."""
         self._epoll = select.epoll()
         self._board: Switchboard | None = engine.new_switchboard(self._epoll)
+        self.received_here = [0, 0]
+        """Bytes that were read by anybody else than the switchboard, by side."""
         self._ready: deque[tuple[int, int]] = deque()  # what epoll has reported, if no switchboard asks it
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._waker, IN)
@@ -153,7 +155,7 @@ class Poller:
         # not see them.
         most = max(leg.read_size, RECORD_BYTES)
         unframe, frame = _websocket(leg.transport), _websocket(leg.other.transport)
-        self._board.connect(leg.fd, leg.other.fd, scanner, most, receive, send, unframe, frame)
+        self._board.connect(leg.fd, leg.other.fd, leg.side, scanner, most, receive, send, unframe, frame)
         leg.connected = scanner
 
     def _disconnect(self, leg: Leg) -> None:
@@ -171,6 +173,13 @@ class Poller:
             self._disconnect(each)  # both: the other one's bytes would be sent to the next connection with this number
         del self.legs[leg.fd]
         leg.fd = -1
+
+    def received(self) -> list[int]:
+        """Return how many bytes were read so far, by side."""
+        client, node = self.received_here
+        if self._board is None:
+            return [client, node]
+        return [client + self._board.received_0, node + self._board.received_1]
 
     def last_heard(self, live: LiveSession) -> float:
         """Return when bytes came last, from either side."""

@@ -333,7 +333,7 @@ class Pump:
 
     def _read(self, leg: Leg) -> None:
         live, side, transport = leg.live, leg.side, leg.transport
-        session = live.session
+        session, received = live.session, self._poller.received_here
         for _ in range(READS_PER_TURN):
             lane = session.fast[side]  # again each time: what was read may have changed it
             try:
@@ -353,6 +353,7 @@ class Pump:
                 self._end_input(leg)
                 return
             live.heard = self._now
+            received[side] += len(data)
             if lane is None:
                 self._look(leg, partial(session.receive, side, data))
             else:
@@ -534,6 +535,10 @@ class Pump:
             return False
         live = leg.live
         return not live.closing and live.session.wants(leg.side)
+
+    def received(self) -> list[int]:
+        """Return how many bytes sessions have read so far, by side, without those of TLS and of WebSocket's frames."""
+        return self._poller.received()
 
     def last_heard(self, live: LiveSession) -> float:
         """Return when bytes came last, from either side."""

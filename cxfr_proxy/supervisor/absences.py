@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.messages import Present
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.transfers.returns import ReturnedClient, Returns
@@ -33,16 +34,18 @@ class Absences:
         back = self._returns.note_transfer(session, full_jid, transfer, trio.current_time())
         self._note(back, None)
 
-    def note_login(self, session: int, full_jid: str | None, node: str) -> None:
-        """Note that a client has logged in there."""
-        self._note(self._returns.note_login(session, full_jid, trio.current_time()), node)
+    def note_login(self, client: Present) -> None:
+        """Note that a client has logged in."""
+        now = trio.current_time()
+        back = self._returns.note_login(client.session, client.full_jid, now, resumed=client.resumed)
+        self._note(back, client.node)
 
     def _note(self, back: ReturnedClient | None, node: str | None) -> None:
         """Log a return. ``node`` is ``None`` if the client had logged in before it left."""
         if back is None:
             return
         gone = back.gone
-        self._statistics.add_return(gone.transfer, back.seconds)
+        self._statistics.add_return(gone.transfer, back.seconds, resumed=back.resumed)
         if back.rung is Rung.MIGRATE:
             return  # the transfer's own line says all there is to say
         emit(

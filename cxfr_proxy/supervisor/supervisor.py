@@ -200,7 +200,7 @@ class Supervisor:
                 self.workers.note_transfer(session, full_jid, transfer)
             case SessionsChanged(present):
                 for each in present:
-                    self.workers.absences.note_login(each.session, each.full_jid, each.node)
+                    self.workers.absences.note_login(each)
             case Want():
                 self._grants.wanted()
             case PutBack(tokens):

@@ -187,7 +187,7 @@ class Workers:
         latest = max(rebalance.number, self._past_rebalance.number)
         self._past_rebalance = total(latest, [rebalance, self._past_rebalance])
         slot.hung += link.hung
-        slot.cpu_seconds += link.counts.cpu_seconds
+        slot.cpu_seconds += link.counts.process.cpu_seconds
         if link.died:
             slot.deaths += 1
             self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
@@ -337,7 +337,7 @@ def _worker_rows(slot: WorkerSlot) -> Iterator[WorkerRow]:
         yield WorkerRow(
             slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung, slot.replaced, cpu_seconds=slot.cpu_seconds
         )
-    cpu_seconds = slot.cpu_seconds + sum(link.counts.cpu_seconds for link in slot.links)
+    cpu_seconds = slot.cpu_seconds + sum(link.counts.process.cpu_seconds for link in slot.links)
     for link in slot.links:
         counts = link.counts
         yield WorkerRow(
@@ -351,7 +351,9 @@ def _worker_rows(slot: WorkerSlot) -> Iterator[WorkerRow]:
             slot.replaced,
             trio.current_time() - link.overdue_since if link.overdue_since is not None else None,
             cpu_seconds,
-            counts.resident_bytes,
+            counts.process.resident_bytes,
+            counts.process.open_descriptors,
+            counts.process.max_descriptors,
         )
 
 

@@ -92,7 +92,8 @@ class SessionCounts:
         """Count what happened to a session."""
         match event:
             case BoundTo():
-                self.totals.count_login(relayed.transport_name, tls=relayed.tls_version is not None)
+                waited = now - relayed.arrival.accepted
+                self.totals.count_login(relayed.transport_name, waited, tls=relayed.tls_version is not None)
             case Asked(_, order, first):
                 if first and order.trigger is Trigger.REBALANCE:
                     self._evening.add(relayed.id)

@@ -22,8 +22,9 @@ class RegistryListener(Protocol):
     def changed(self) -> None:
         """Note that sessions, connections or their counts have changed."""
 
-    def session_noted(self, relayed: Relayed) -> None:
-        """Note that the session has begun, was bound, or is with another node now."""
+    def session_noted(self, relayed: Relayed, *, resumed: bool = False) -> None:
+        """Note that the session has begun, was bound, or is with another node now. ``resumed``: it was bound to a
+        session that was there before."""
 
     def session_removed(self, relayed: Relayed) -> None:
         """Note that this session has ended."""
@@ -70,9 +71,9 @@ class Registry:
     def note(self, relayed: Relayed, event: Event, now: float) -> None:
         """Take in an event that a session reports."""
         match event:
-            case BoundTo():
+            case BoundTo(_, resumed):
                 self._logging_in.pop(relayed.id, None)
-                self._listener.session_noted(relayed)
+                self._listener.session_noted(relayed, resumed=resumed)
             case NodeChanged(before, after):
                 self._leave(relayed, before)
                 self._enter(relayed, after)

@@ -48,6 +48,8 @@ class ReturnedClient:
     session: int
     full_jid: str
     seconds: float
+    resumed: bool
+    """Its session has gone on: the client has resumed it, or the proxy has taken it to another node."""
 
     @property
     def rung(self) -> Rung:
@@ -60,6 +62,7 @@ class _Login:
     session: int
     full_jid: str
     at: float
+    resumed: bool
 
 
 class Returns:
@@ -84,7 +87,7 @@ class Returns:
             return None
         gone, user = DepartedClient(session, full_jid, transfer, now), jid.bare(full_jid)
         if transfer.tried[-1].rung is Rung.MIGRATE:
-            return self._is_back(gone, _Login(session, full_jid, now), now)  # it was never away
+            return self._is_back(gone, _Login(session, full_jid, now, resumed=True), now)  # it was never away
         login = self._logins.get(user)
         if login is not None and login.session != session and login.at >= now - transfer.seconds:
             del self._logins[user]
@@ -92,12 +95,15 @@ class Returns:
         self._gone[user] = (*self._gone.get(user, ())[1 - _AT_ONCE :], gone)
         return None
 
-    def note_login(self, session: int, full_jid: str | None, now: float) -> ReturnedClient | None:
-        """Note that a client has logged in. Return the client it is taken for, if for any."""
+    def note_login(
+        self, session: int, full_jid: str | None, now: float, *, resumed: bool = False
+    ) -> ReturnedClient | None:
+        """Note that a client has logged in, or has ``resumed`` a session that was there. Return the client it is taken
+        for, if for any."""
         self._forget(now)
         if full_jid is None:
             return None
-        login, user = _Login(session, full_jid, now), jid.bare(full_jid)
+        login, user = _Login(session, full_jid, now, resumed), jid.bare(full_jid)
         left = self._gone.get(user, ())
         gone = next((each for each in left if each.full_jid == full_jid), left[0] if left else None)
         if gone is None:
@@ -114,7 +120,7 @@ class Returns:
         node = gone.transfer.node
         self.by_node[node] = self.by_node.get(node, 0) + 1
         self.seconds[gone.session] = now - gone.at
-        return ReturnedClient(gone, login.session, login.full_jid, now - gone.at)
+        return ReturnedClient(gone, login.session, login.full_jid, now - gone.at, login.resumed)
 
     def _forget(self, now: float) -> None:
         """Forget the clients that are not waited for any more."""

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.session.client_software import name_of
-from cxfr_proxy.session.commands import Outcome, Reason, Transferred
+from cxfr_proxy.session.commands import Outcome, Reason, Side, Transferred
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
@@ -40,11 +40,31 @@ LOGIN_WAYS: Final = tuple((transport, tls) for transport in ("tcp", "websocket")
 
 
 @dataclass(slots=True)
+class Durations:
+    """A histogram. ``counts[i]`` are the durations within ``BUCKETS[i]`` and above the one before; the last one has the
+    rest."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+    def include(self, other: Durations) -> None:
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.seconds += other.seconds
+
+
+@dataclass(slots=True)
 class Totals:
     """``logins``: by the way of the client, in the order of :data:`LOGIN_WAYS`. ``ended``: sessions, by reason.
     ``refused``: connections that never had one, by reason. ``failed_logins``: by a member of :data:`LOGIN_FAILURES`, or
     :data:`OTHER_FAILURE`. ``late``: see :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found
-    no room at first. ``regained``: sessions that were resumed when the connection to their node had broken."""
+    no room at first. ``regained``: sessions that were resumed when the connection to their node had broken.
+    ``login_seconds``: from the accepted connection to the bound or resumed stream. ``failed_handshakes``: by
+    :class:`~cxfr_proxy.net.tls_failures.TlsFailure`. ``received``: bytes that sessions have read, by
+    :class:`~cxfr_proxy.session.commands.Side`."""
 
     logins: list[int] = field(default_factory=lambda: [0] * len(LOGIN_WAYS))
     late: int = 0
@@ -53,6 +73,9 @@ class Totals:
     refused: dict[str, int] = field(default_factory=dict)
     failed_logins: dict[str, int] = field(default_factory=dict)
     regained: int = 0
+    login_seconds: Durations = field(default_factory=Durations)
+    failed_handshakes: dict[str, int] = field(default_factory=dict)
+    received: list[int] = field(default_factory=lambda: [0] * len(Side))
 
     def include(self, other: Totals) -> None:
         self.logins = [own + more for own, more in zip(self.logins, other.logins, strict=True)]
@@ -65,15 +88,23 @@ class Totals:
             self.count_refused(reason, count)
         for reason, count in other.failed_logins.items():
             self.count_failed_login(reason, count)
+        self.login_seconds.include(other.login_seconds)
+        for reason, count in other.failed_handshakes.items():
+            self.count_failed_handshake(reason, count)
+        self.received = [own + more for own, more in zip(self.received, other.received, strict=True)]
 
-    def count_login(self, transport: str, *, tls: bool) -> None:
+    def count_login(self, transport: str, seconds: float, *, tls: bool) -> None:
         self.logins[LOGIN_WAYS.index((transport, tls))] += 1
+        self.login_seconds.add(seconds)
 
     def count_ended(self, reason: str, count: int = 1) -> None:
         self.ended[reason] = self.ended.get(reason, 0) + count
 
     def count_refused(self, reason: str, count: int = 1) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + count
+
+    def count_failed_handshake(self, failure: str, count: int = 1) -> None:
+        self.failed_handshakes[failure] = self.failed_handshakes.get(failure, 0) + count
 
     def count_failed_login(self, condition: str, count: int = 1) -> None:
         """Count by the condition of a :class:`~cxfr_proxy.xmpp.opening.attempt.FailedLogin`, which may be any word of a
@@ -122,19 +153,6 @@ class TransferKind:
 
 
 @dataclass(slots=True)
-class Durations:
-    """A histogram. ``counts[i]`` are the durations within ``BUCKETS[i]`` and above the one before; the last one has the
-    rest."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    seconds: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
-
-
-@dataclass(slots=True)
 class OutcomeCounts:
     """Transfers by how the last rung that was tried ended. ``silent``: the client has not answered, or not left;
     ``failed``: its session ended before it could. ``returned``: clients that have moved and logged in again."""
@@ -177,6 +195,7 @@ class TransferStatistics:
         self.durations: dict[Rung, Durations] = {}
         """By the last rung."""
         self._returned: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
+        self._resumed: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
         self.absences: dict[Rung, Durations] = {}
         """How long clients that have returned were away, by the rung by which they had left."""
 
@@ -189,10 +208,13 @@ class TransferStatistics:
         self.attempts.update((transfer.software, attempt) for attempt in transfer.tried)
         self.durations.setdefault(last.rung, Durations()).add(transfer.seconds)
 
-    def add_return(self, transfer: PastTransfer, seconds: float) -> None:
-        """Count that the client of a transfer has logged in again, so many seconds later."""
+    def add_return(self, transfer: PastTransfer, seconds: float, *, resumed: bool) -> None:
+        """Count that the client of a transfer has logged in again, so many seconds later; ``resumed``: its session has
+        gone on."""
         _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
         self._of_software(transfer).returned += 1
+        if resumed:
+            _of_node(self._resumed, transfer.node)[_kind(transfer)] += 1
         self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
 
     def tried_on(self, node: str) -> Counter[TriedRung]:
@@ -204,15 +226,21 @@ class TransferStatistics:
 
     def transfers(self) -> Iterator[tuple[str, TransferKind, int]]:
         """Yield each count with its node and labels."""
-        for node, kinds in self._by_node.items():
-            for kind, count in kinds.items():
-                yield node, kind, count
+        return _each(self._by_node)
 
     def returns(self) -> Iterator[tuple[str, TransferKind, int]]:
         """Yield those counts of :meth:`transfers` whose clients have returned."""
-        for node, kinds in self._returned.items():
-            for kind, count in kinds.items():
-                yield node, kind, count
+        return _each(self._returned)
+
+    def resumptions(self) -> Iterator[tuple[str, TransferKind, int]]:
+        """Yield those counts of :meth:`returns` whose clients' sessions have gone on."""
+        return _each(self._resumed)
+
+
+def _each(by_node: BoundedDict[str, Counter[TransferKind]]) -> Iterator[tuple[str, TransferKind, int]]:
+    for node, kinds in by_node.items():
+        for kind, count in kinds.items():
+            yield node, kind, count
 
 
 def _kind(transfer: PastTransfer) -> TransferKind:

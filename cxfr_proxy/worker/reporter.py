@@ -34,8 +34,8 @@ class Reporter:
     def changed(self) -> None:
         self._dirty.set()
 
-    def session_noted(self, relayed: Relayed) -> None:
-        self.sessions.note(relayed)
+    def session_noted(self, relayed: Relayed, *, resumed: bool = False) -> None:
+        self.sessions.note(relayed, resumed=resumed)
 
     def session_removed(self, relayed: Relayed) -> None:
         self.sessions.note_end(relayed)

@@ -82,7 +82,7 @@ class CountReports:
         self._service = service
         self._sessions = sessions
         self._reported: dict[str, NodeCounts] = {}
-        self._cost = ProcessCost(0.0, None)
+        self._cost = ProcessCost()
         self._cost_due = -math.inf
 
     def take_settings(self, config: Config) -> None:
@@ -99,7 +99,7 @@ class CountReports:
         self._reporter.post(WorkerReport(self.counts()))
 
     def counts(self) -> WorkerCounts:
-        registry, mover, cost = self._registry, self._mover, self._cost_now()
+        registry, mover = self._registry, self._mover
         return WorkerCounts(
             sessions=len(registry),
             connections=registry.connections,
@@ -112,8 +112,7 @@ class CountReports:
             addresses=registry.busy_addresses(self._busy_from) if self._busy_from is not None else {},
             totals=self._service.totals,
             rebalance=mover.rebalance_counts(),
-            cpu_seconds=cost.cpu_seconds,
-            resident_bytes=cost.resident_bytes,
+            process=self._cost_now(),
         )
 
     def _cost_now(self) -> ProcessCost:

@@ -154,7 +154,7 @@ class Service:
     @property
     def totals(self) -> Totals:
         """Return the totals so far."""
-        return replace(self._registry.counts.totals, waited=self.room.waited)
+        return replace(self._registry.counts.totals, waited=self.room.waited, received=self._pump.received())
 
     def stop(self) -> None:
         """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""

@@ -21,11 +21,14 @@ class SessionChanges:
 
     def __init__(self) -> None:
         self._present: dict[int, Relayed] = {}
+        self._resumed: set[int] = set()  # those of them that were bound to a session that was there before
         self._over: list[int] = []
 
-    def note(self, relayed: Relayed) -> None:
-        """Note that a session has begun, or was bound."""
+    def note(self, relayed: Relayed, *, resumed: bool = False) -> None:
+        """Note that a session has begun, or was bound; ``resumed``: to one that was there before."""
         self._present[relayed.id] = relayed
+        if resumed:
+            self._resumed.add(relayed.id)
 
     def note_end(self, relayed: Relayed) -> None:
         # Reported as over even if it was never reported as there: the supervisor ignores an id that it does not know.
@@ -34,13 +37,14 @@ class SessionChanges:
 
     def call(self, now: float) -> Iterator[SessionsChanged]:
         """Yield the changes since the last time."""
-        present, self._present = [_present(each, now) for each in self._present.values()], {}
-        over, self._over = self._over, []
+        present = [_present(each, now, resumed=each.id in self._resumed) for each in self._present.values()]
+        over = self._over
+        self._present, self._resumed, self._over = {}, set(), []
         for at in range(0, max(len(present), len(over)), PIECE):
             yield SessionsChanged(tuple(present[at : at + PIECE]), tuple(over[at : at + PIECE]))
 
 
-def _present(relayed: Relayed, now: float) -> Present:
+def _present(relayed: Relayed, now: float, *, resumed: bool) -> Present:
     session = relayed.session
     return Present(
         relayed.id,
@@ -49,4 +53,5 @@ def _present(relayed: Relayed, now: float) -> Present:
         relayed.client_address,
         relayed.client_port,
         round(now - relayed.opened, 3),
+        resumed,
     )

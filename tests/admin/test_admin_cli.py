@@ -503,9 +503,9 @@ def test_show_pins(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_workers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "workers") == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["WORKER", "PID", "STATE", "SESSIONS", "CONNECTIONS", "DEATHS", "HUNG", "SILENT"],
-        ["1", "4711", "up", "12", "15", "0", "0", "-"],
-        ["2", "-", "starting", "0", "0", "2", "1", "-"],
+        ["WORKER", "PID", "STATE", "SESSIONS", "CONNECTIONS", "MEMORY", "DESCRIPTORS", "DEATHS", "HUNG", "SILENT"],
+        ["1", "4711", "up", "12", "15", "-", "-", "0", "0", "-"],
+        ["2", "-", "starting", "0", "0", "-", "-", "2", "1", "-"],
     ]
 
 

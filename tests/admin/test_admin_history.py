@@ -42,13 +42,13 @@ def history(sessions: CountedSessions) -> History:
 async def test_a_sample_has_what_happened_in_it(
     sessions: CountedSessions, history: History, autojump_clock: MockClock
 ) -> None:
-    sessions.now.count_login("tcp", tls=True)  # before it began
+    sessions.now.count_login("tcp", 1.0, tls=True)  # before it began
     async with trio.open_nursery() as nursery:
         nursery.start_soon(history.run)
         await trio.sleep(1)
         sessions.sessions = 7
-        sessions.now.count_login("tcp", tls=True)
-        sessions.now.count_login("websocket", tls=False)
+        sessions.now.count_login("tcp", 1.0, tls=True)
+        sessions.now.count_login("websocket", 1.0, tls=False)
         sessions.now.count_failed_login("not-authorized")
         for outcome in Outcome:
             sessions.statistics.add(transfer(outcome))
@@ -77,7 +77,7 @@ async def test_an_hour_is_kept(sessions: CountedSessions, history: History, auto
 def test_software_is_counted_by_how_its_last_transfer_ended(sessions: CountedSessions, history: History) -> None:
     for outcome in (Outcome.MOVED, Outcome.MOVED, Outcome.STAYED):
         sessions.statistics.add(transfer(outcome))
-    sessions.statistics.add_return(transfer(Outcome.MOVED), 1.0)
+    sessions.statistics.add_return(transfer(Outcome.MOVED), 1.0, resumed=True)
     for _ in range(4):
         sessions.statistics.add(transfer(Outcome.CUT_OFF, "other"))
     other, gajim = history.software_rows()

@@ -19,11 +19,13 @@ from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, Pro
 from cxfr_proxy.admin.metrics.table import METRICS, MetricType
 from cxfr_proxy.admin.reloads import ReloadOutcome, ReloadPart
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.net.tls_failures import TlsFailure
+from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.session.client_software import MEASURED, Software, name_of
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TransferStatistics, TriedRung
+from cxfr_proxy.transfers.statistics import Durations, PastTransfer, Totals, TransferStatistics, TriedRung
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
@@ -35,7 +37,8 @@ def statistics() -> TransferStatistics:
     filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3))
     filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (moved,), 99.0))
     filled.add(PastTransfer("gone", Trigger.NODE_LOST, "other", (TriedRung(Rung.CXFR, Outcome.MOVED),), 0.01))
-    filled.add_return(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3), 4.0)
+    filled.add_return(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3), 4.0, resumed=True)
+    filled.add_return(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3), 1.0, resumed=False)
     return filled
 
 
@@ -50,8 +53,10 @@ SNAPSHOT = MetricsSnapshot(
         ),
     ],
     workers=[
-        WorkerRow(1, 10, "leaving", 3, 4, 2, 1, 5),
-        WorkerRow(1, 11, "up", 30, 40, 2, 1, 5, cpu_seconds=1.5, resident_bytes=2048),
+        WorkerRow(1, 10, "leaving", 3, 4, 2, 1, 5, open_descriptors=9, max_descriptors=100),
+        WorkerRow(
+            1, 11, "up", 30, 40, 2, 1, 5, cpu_seconds=1.5, resident_bytes=2048, open_descriptors=90, max_descriptors=200
+        ),
         WorkerRow(2, None, "waiting", 0, 0, 9),
     ],
     drains=[DrainFigures("node1", Stage.AWAKE, 7, waits=True)],
@@ -63,11 +68,14 @@ SNAPSHOT = MetricsSnapshot(
         {"stalled": 14, "worker-died": 3},
         {"remote-connection-failed": 15},
         {"not-authorized": 16},
+        login_seconds=Durations([2, 0, 1, *[0] * 8], 0.5),
+        failed_handshakes={"not-tls": 17},
+        received=[18, 19],
     ),
     statistics=statistics(),
     capacity=1000,
     rate=2.5,
-    process=ProcessFigures(1.7e9, 12.5, 1 << 20),
+    process=ProcessFigures(1.7e9, ProcessCost(12.5, 1 << 20, 20, 1024)),
     source_well=False,
     certificate_expiries={"/etc/ssl/chain.pem": 1.8e9},
     reloads={
@@ -195,6 +203,13 @@ def test_whatever_a_client_says_its_software_is_one_of_few() -> None:
         ("cxfr_worker_hangs_total", {("1",): 1, ("2",): 0}),
         ("cxfr_worker_replacements_total", {("1",): 5, ("2",): 0}),
         ("process_start_time_seconds", {(): 1.7e9}),
+        ("cxfr_received_bytes_total", {("client",): 18, ("node",): 19}),
+        ("cxfr_transfers_returned_total", {("node1", "Gajim", "drain", "reset"): 2}),
+        ("cxfr_transfers_resumed_total", {("node1", "Gajim", "drain", "reset"): 1}),
+        ("cxfr_worker_open_fds", {("1",): 99}),
+        ("cxfr_worker_max_fds", {("1",): 300}),
+        ("process_open_fds", {(): 20}),
+        ("process_max_fds", {(): 1024}),
         ("process_cpu_seconds_total", {(): 12.5}),
         ("process_resident_memory_bytes", {(): 1 << 20}),
     ],
@@ -230,6 +245,25 @@ def test_all_ends_are_there_to_be_asked_for() -> None:
     found = samples("cxfr_sessions_ended_total")
     assert {reason: count for (reason,), count in found.items() if count} == {"stalled": 14, "worker-died": 3}
     assert found[("client-lost",)] == 0
+
+
+def test_all_failures_of_handshakes_are_there_to_be_asked_for() -> None:
+    found = samples("cxfr_tls_handshakes_failed_total")
+    assert found == {(str(failure),): 0 for failure in TlsFailure} | {("not-tls",): 17}
+
+
+def test_what_nobody_knows_of_a_process_has_no_sample() -> None:
+    unknown = replace(SNAPSHOT, workers=[], process=ProcessFigures(1.7e9, ProcessCost(1.0)))
+    found = families(unknown)
+    nothing = [
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "cxfr_worker_open_fds",
+        "cxfr_worker_max_fds",
+    ]
+    assert {name: found[name].samples for name in nothing} == {name: [] for name in nothing}
+    assert found["process_cpu_seconds_total"].samples[0].value == 1.0
 
 
 def test_the_histogram_is_cumulative() -> None:

@@ -18,8 +18,10 @@ from cxfr_proxy.admin.http.status import ProxyStatus
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.messages import TransferEnded, WorkerCounts, WorkerReport
+from cxfr_proxy.ipc.messages import Present, SessionsChanged, TransferEnded, WorkerCounts, WorkerReport
 from cxfr_proxy.ipc.questions import ANSWER_SECONDS
+from cxfr_proxy.net.tls_failures import TlsFailure
+from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -74,15 +76,17 @@ def transfer(node: str = "node1", outcome: Outcome = Outcome.MOVED) -> TransferE
 def live(worker: FakeWorker, **more: int) -> None:
     """One more of everything has happened there."""
     before = worker.counts
-    totals = Totals(ended={"client-lost": 1}, refused={"host-unknown": 1}, logins=[0, 1, 0, 0], late=1, waited=1)
+    totals = Totals(ended={"client-lost": 1}, refused={"host-unknown": 1}, late=1, waited=1, received=[1, 1])
+    totals.count_login("tcp", 0.2, tls=True)
+    totals.count_failed_handshake(TlsFailure.TIMEOUT)
     totals.include(before.totals)
     nodes = dict(before.nodes or {})
     node = nodes.get("node1", NodeCounts())
     nodes["node1"] = NodeCounts(
         5, node.asked + 1, node.moved + 1, node.refused + 1, node.silent + 1, node.failed + 1, node.connect_failures + 1
     )
-    cpu_seconds = before.cpu_seconds + 1
-    worker.counts = WorkerCounts(5, 6, nodes=nodes, totals=totals, cpu_seconds=cpu_seconds, resident_bytes=4096)
+    process = ProcessCost(before.process.cpu_seconds + 1, 4096, 30, 100)
+    worker.counts = WorkerCounts(5, 6, nodes=nodes, totals=totals, process=process)
     worker.post(WorkerReport(worker.counts))
     worker.post(transfer())
 
@@ -111,6 +115,9 @@ async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, aut
             assert seen["cxfr_transfers_total", "node1", "moved", "cxfr", "Gajim", "drain"] == 2 * turn
             assert seen["cxfr_transfer_duration_seconds_count", "cxfr"] == 2 * turn
             assert seen["cxfr_logins_total", "yes", "tcp"] == 2 * turn
+            assert seen[("cxfr_login_duration_seconds_count",)] == 2 * turn
+            assert seen["cxfr_tls_handshakes_failed_total", "timeout"] == 2 * turn
+            assert seen["cxfr_received_bytes_total", "client"] == 2 * turn
             assert seen[("cxfr_late_stanzas_total",)] == 2 * turn
             assert seen[("cxfr_connections_waited_total",)] == 2 * turn
             assert seen["cxfr_sessions_ended_total", "client-lost"] == 2 * turn
@@ -134,6 +141,23 @@ async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, aut
         assert final["cxfr_worker_replacements_total", "1"] == 2
         assert final["cxfr_worker_replacements_total", "2"] == 2
         assert final["cxfr_workers", "up"] == 2
+
+
+async def test_clients_that_have_returned_and_those_that_have_their_session_still(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whichever worker sees them again."""
+    kind = ("node1", "cxfr", "Gajim", "drain")
+    async with house(tmp_path) as it:
+        subject = scraper(it)
+        for number, resumed in enumerate((True, False, True), 2):
+            it.workers[1].post(transfer())
+            it.workers[2].post(
+                SessionsChanged((Present(number, "kim@h/r", "node2", "192.0.2.1", 1, 0.0, resumed=resumed),), ())
+            )
+            await trio.sleep(0.1)
+        seen, _ = await scrape(subject)
+        assert (seen["cxfr_transfers_returned_total", *kind], seen["cxfr_transfers_resumed_total", *kind]) == (3, 2)
 
 
 async def test_states_and_one_worker_that_does_not_answer(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -3,6 +3,7 @@ what it tells its operator."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -68,6 +69,15 @@ async def scrape(it: World) -> tuple[Samples, Samples]:
     return everything, growing
 
 
+async def stream_of_noise(stream: trio.SocketStream) -> None:
+    """Say something that begins as TLS does, and is none."""
+    async with stream:
+        await stream.send_all(b"\x16" * 500)
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+
+
 def transfers(seen: Samples) -> Counter[tuple[str, ...]]:
     """By node, outcome, rung, software and trigger."""
     return Counter({key[1:]: int(value) for key, value in seen.items() if key[0] == "cxfr_transfers_total"})
@@ -103,8 +113,18 @@ async def test_metrics_are_what_the_operator_is_shown(
             assert done.code == 0, done.output
             await until(lambda other=other: all_served(clients, other))  # type: ignore[misc]
             await it.proxy.say("undrain", node.name)
+        stranger = await trio.open_tcp_stream(*it.proxy.address)
+        await stream_of_noise(stranger)
+        with trio.fail_after(60):
+            while not (await scrape(it))[0]["cxfr_tls_handshakes_failed_total", "not-tls"]:
+                await trio.lowlevel.checkpoint()
         rows = await it.proxy.show("transfers")
         seen, _ = await scrape(it)
+        assert seen["cxfr_tls_handshakes_failed_total", "not-tls"] == 1
+        assert sum(value for key, value in seen.items() if key[0] == "cxfr_tls_handshakes_failed_total") == 1
+        assert seen["cxfr_login_duration_seconds_count",] == logins(seen)
+        assert seen["cxfr_login_duration_seconds_sum",] > 0
+        assert min(seen["cxfr_received_bytes_total", side] for side in ("client", "node")) > 100 * logins(seen)
         assert transfers(seen) == shown(rows)
         by_software = Counter(row["software"] for row in rows)
         assert by_software.keys() == {"Gajim", "slixmpp", "other", "unknown"}, "the demo's clients are nobody's"

@@ -305,6 +305,7 @@ class Told:
             self.pump._turn()
             idle = 0 if moved else idle + 1
         self.seen.told += [("counted", lane.stanzas, lane.ack) for lane in self.session.lanes]
+        self.seen.told.append(("read", *self.pump.received()))
         self.pump.discard(self.live)
         self.pump.close()
         for far in self.far:

@@ -87,7 +87,7 @@ class FakeListener:
     def changed(self) -> None:
         self.changes += 1
 
-    def session_noted(self, relayed: Relayed) -> None:
+    def session_noted(self, relayed: Relayed, *, resumed: bool = False) -> None:
         pass
 
     def session_removed(self, relayed: Relayed) -> None:

@@ -189,7 +189,7 @@ async def test_what_a_tls_leg_says_to_the_switchboard_is_forgotten() -> None:
         board = Switchboard(epoll.fileno(), (ssl.SSLWantReadError,), lambda: forgotten.append(None))
         epoll.register(here, select.EPOLLIN)
         there.send(MESSAGE)
-        board.connect(here.fileno(), here.fileno(), scanner(), 10, breaks, None, None, None)
+        board.connect(here.fileno(), here.fileno(), 0, scanner(), 10, breaks, None, None, None)
         epoll.modify(here, select.EPOLLIN | select.EPOLLONESHOT)
         board.turn(0.0, 1.0, unused, ended.append, unused, unused)
         assert (len(forgotten), ended) == (1, [here.fileno()])

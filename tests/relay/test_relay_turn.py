@@ -241,20 +241,21 @@ def test_what_a_switchboard_refuses() -> None:
     from cxfr_proxy.relay._turn import Switchboard
 
     board = Switchboard(0, (), forget_errors)
-    for fd, to, most in ((-1, 1, 1), (1, -1, 1), (1, 1, 0), (1, 1, 65_537), (2**30, 1, 1)):
+    descriptors = ((-1, 1, 0, 1), (1, -1, 0, 1), (2**30, 1, 0, 1))
+    for fd, to, side, most in (*descriptors, (1, 1, -1, 1), (1, 1, 2, 1), (1, 1, 0, 0), (1, 1, 0, 65_537)):
         with pytest.raises(ValueError, match="expected two descriptors"):
-            board.connect(fd, to, scanner(), most, None, None, None, None)
+            board.connect(fd, to, side, scanner(), most, None, None, None, None)
     with pytest.raises(TypeError):
-        board.connect(1, 1, object(), 1, None, None, None, None)  # type: ignore[arg-type]
+        board.connect(1, 1, 0, object(), 1, None, None, None, None)  # type: ignore[arg-type]
     for unframe, frame in ((object(), None), (None, 1)):
         with pytest.raises(TypeError, match="expected WebSocket transports"):
-            board.connect(1, 1, scanner(), 1, None, None, unframe, frame)  # type: ignore[arg-type]
+            board.connect(1, 1, 0, scanner(), 1, None, None, unframe, frame)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         Switchboard(0, OSError, forget_errors)  # type: ignore[arg-type]
     for unknown in (-5, 0, 7, 2**40):
         assert board.disconnect(unknown) == board.heard(unknown) == 0.0
-    board.connect(1000, 1, scanner(), 1, None, None, None, None)
-    board.connect(1000, 2, scanner(), 2, None, None, None, None)
+    board.connect(1000, 1, 0, scanner(), 1, None, None, None, None)
+    board.connect(1000, 2, 1, scanner(), 2, None, None, None, None)
     assert board.disconnect(1000) == 0.0
 
 
@@ -291,7 +292,7 @@ def test_a_tls_socket_that_lies() -> None:
         answers: list[object] = [11, -2, 10**30, "ten"]
         for _ in range(len(answers)):
             board.connect(
-                here.fileno(), here.fileno(), scanner(), 10, lambda most, buffer: answers.pop(), None, None, None
+                here.fileno(), here.fileno(), 0, scanner(), 10, lambda most, buffer: answers.pop(), None, None, None
             )
             with pytest.raises((ValueError, TypeError, OverflowError)):
                 board.turn(0.0, 1.0, unused, unused, unused, unused)

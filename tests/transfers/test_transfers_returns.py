@@ -50,6 +50,21 @@ def test_a_session_that_was_taken_to_another_node_was_never_away() -> None:
     assert it.note_login(2, PHONE, 11.0) is None, "and nobody is taken for it"
 
 
+def test_whose_session_went_on_is_told_apart() -> None:
+    it = Returns()
+    it.note_transfer(1, PHONE, transfer(), 10.0)
+    resumed = it.note_login(2, PHONE, 11.0, resumed=True)
+    it.note_transfer(2, PHONE, transfer(), 20.0)
+    anew = it.note_login(3, PHONE, 21.0)
+    it.note_login(4, LAPTOP, 30.0, resumed=True)
+    earlier = it.note_transfer(3, LAPTOP, transfer(seconds=2.0), 31.0)
+    migrated = it.note_transfer(
+        5, PHONE, PastTransfer("a", Trigger.DRAIN, "Gajim", (TriedRung(Rung.MIGRATE, Outcome.MOVED),), 0.1), 40.0
+    )
+    told = [back.resumed if back is not None else None for back in (resumed, anew, earlier, migrated)]
+    assert told == [True, False, True, True]
+
+
 def test_the_same_client_comes_first_then_any_of_the_user_s() -> None:
     it = Returns()
     it.note_transfer(1, LAPTOP, transfer(), 10.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -67,10 +68,21 @@ def test_durations_fall_where_they_belong() -> None:
 def test_totals_are_summed_up() -> None:
     one = Totals([1, 0, 2, 0], 2, 3, {"stalled": 1}, {"host-unknown": 4}, {"aborted": 5})
     other = Totals([10, 0, 0, 3], 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1})
+    for each in (one, other):
+        each.count_login("tcp", 0.2, tls=True)
+        each.count_failed_handshake("timeout")
+        each.received = [1, 2]
+    before = copy.deepcopy(other)
     one.include(other)
     assert one == Totals(
-        [11, 0, 2, 3], 22, 33, {"stalled": 2, "stopped": 2}, {"host-unknown": 4}, {"aborted": 6, "other": 6}
+        [11, 2, 2, 3],
+        22,
+        33,
+        {"stalled": 2, "stopped": 2},
+        {"host-unknown": 4},
+        {"aborted": 6, "other": 6},
+        login_seconds=Durations([0, 2, *[0] * 9], 0.4),
+        failed_handshakes={"timeout": 2},
+        received=[2, 4],
     )
-    assert other == Totals([10, 0, 0, 3], 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1}), (
-        "only one changes"
-    )
+    assert other == before, "only one changes"

@@ -8,6 +8,8 @@ from typing import Final
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.net.tls_failures import TlsFailure
+from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.session.commands import Reason
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -21,7 +23,7 @@ _ADMIN_STATES: Final = (*AdminState, "removed")
 _WORKER_STATES: Final = ("starting", "up", "leaving", "stopping", "waiting", "gone")
 
 
-def single(value: Callable[[MetricsSnapshot], float]) -> Callable[[MetricsSnapshot], Samples]:
+def single(value: Callable[[MetricsSnapshot], Measured]) -> Callable[[MetricsSnapshot], Samples]:
     return lambda snapshot: [((), value(snapshot))]
 
 
@@ -38,13 +40,26 @@ def by_slot(value: Callable[[WorkerRow], float]) -> Callable[[MetricsSnapshot], 
     return lambda snapshot: {(str(row.number),): value(row) for row in snapshot.workers}.items()
 
 
-def by_worker(value: Callable[[WorkerRow], int]) -> Callable[[MetricsSnapshot], Samples]:
-    """Return what is counted for a worker; where two are in a slot, their sum."""
+def of_process(value: Callable[[ProcessCost], float | None]) -> Callable[[MetricsSnapshot], Samples]:
+    """Return a figure of the main process, if it is known."""
+
+    def samples(snapshot: MetricsSnapshot) -> Samples:
+        figure = value(snapshot.process.cost)
+        return [((), figure)] if figure is not None else []
+
+    return samples
+
+
+def by_worker(value: Callable[[WorkerRow], int | None]) -> Callable[[MetricsSnapshot], Samples]:
+    """Return what is counted for a worker; where two are in a slot, their sum. A worker of which it is not known has no
+    part in that."""
 
     def samples(snapshot: MetricsSnapshot) -> Samples:
         sums: dict[tuple[str], float] = {}
         for row in snapshot.workers:
-            sums[(str(row.number),)] = sums.get((str(row.number),), 0) + value(row)
+            figure = value(row)
+            if figure is not None:
+                sums[(str(row.number),)] = sums.get((str(row.number),), 0) + figure
         return sums.items()
 
     return samples
@@ -85,6 +100,16 @@ def ends(snapshot: MetricsSnapshot) -> Samples:
 def transfers(snapshot: MetricsSnapshot) -> Samples:
     for node, kind, count in snapshot.statistics.transfers():
         yield (node, kind.software, kind.trigger, kind.rung, kind.outcome), count
+
+
+def resumptions(snapshot: MetricsSnapshot) -> Samples:
+    for node, kind, count in snapshot.statistics.resumptions():
+        yield (node, kind.software, kind.trigger, kind.rung), count
+
+
+def failed_handshakes(snapshot: MetricsSnapshot) -> Samples:
+    reasons = {str(failure): 0 for failure in TlsFailure} | snapshot.totals.failed_handshakes
+    return [((reason,), count) for reason, count in reasons.items()]
 
 
 def returns(snapshot: MetricsSnapshot) -> Samples:

@@ -100,7 +100,7 @@ class MetricsScraper:
             statistics=self._sessions.statistics,
             capacity=self._capacity,
             rate=self._drainer.rate * self._drainer.share,
-            process=ProcessFigures(self._started, *ProcessCost.now()),
+            process=ProcessFigures(self._started, ProcessCost.now()),
             certificate_expiries=self._files.certificates.shown.expiries,
             source_well=self._files.source.state is SourceState.WELL,
             reloads=self._files.reloads.outcomes,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cxfr_proxy.admin.reloads import ReloadOutcome, ReloadPart
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
@@ -23,11 +24,10 @@ class DrainFigures:
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
-    """The main process. ``started`` in seconds since 1970; ``resident_bytes`` is ``None`` where nobody can tell."""
+    """The main process. ``started`` in seconds since 1970."""
 
     started: float
-    cpu_seconds: float
-    resident_bytes: int | None
+    cost: ProcessCost
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ from cxfr_proxy.admin.metrics.samples import (
     by_worker,
     durations,
     ends,
+    failed_handshakes,
     healths,
+    of_process,
+    resumptions,
     returns,
     session_states,
     single,
@@ -38,6 +41,7 @@ from cxfr_proxy.admin.metrics.samples import (
     worker_states,
 )
 from cxfr_proxy.admin.metrics.snapshot import MetricsSnapshot
+from cxfr_proxy.session.commands import Side
 from cxfr_proxy.transfers.statistics import LOGIN_WAYS
 
 
@@ -123,6 +127,32 @@ METRICS: Final = (
         lambda snapshot: [((reason,), count) for reason, count in snapshot.totals.failed_logins.items()],
     ),
     Metric(
+        "cxfr_login_duration_seconds",
+        MetricType.HISTOGRAM,
+        "Time from the accepted connection until its stream has bound a resource or resumed a session, including what "
+        "the client needs and what a login waits for.",
+        (),
+        single(lambda snapshot: snapshot.totals.login_seconds),
+    ),
+    Metric(
+        "cxfr_tls_handshakes_failed_total",
+        _COUNTER,
+        "TLS handshakes with clients that failed, by reason; alert: the client has ended it with an alert that is not "
+        "about the certificate or the version. The log (tls-failed) has more.",
+        ("reason",),
+        failed_handshakes,
+    ),
+    Metric(
+        "cxfr_received_bytes_total",
+        _COUNTER,
+        "Bytes that sessions have received, from clients and from nodes, without those of TLS and of WebSocket's "
+        "frames.",
+        ("side",),
+        lambda snapshot: [
+            ((side.name.lower(),), count) for side, count in zip(Side, snapshot.totals.received, strict=True)
+        ],
+    ),
+    Metric(
         "cxfr_sessions_ended_total",
         _COUNTER,
         "Sessions that ended, by reason; starttls: began again behind TLS, worker-died: ended with their worker.",
@@ -174,6 +204,14 @@ METRICS: Final = (
         "Transfers whose client, or its user's next one, has logged in again by way of this proxy within ten minutes.",
         ("node", "software", "trigger", "rung"),
         returns,
+    ),
+    Metric(
+        "cxfr_transfers_resumed_total",
+        _COUNTER,
+        "Of cxfr_transfers_returned, those whose client has its session still: it has resumed it (XEP-0198), or the "
+        "proxy has taken it to another node.",
+        ("node", "software", "trigger", "rung"),
+        resumptions,
     ),
     Metric(
         "cxfr_transfer_absence_seconds",
@@ -389,6 +427,20 @@ METRICS: Final = (
         _WORKER,
         by_worker(lambda row: row.resident_bytes or 0),
     ),
+    Metric(
+        "cxfr_worker_open_fds",
+        _GAUGE,
+        "File descriptors that the worker has open; before Linux 6.2 it is not known.",
+        _WORKER,
+        by_worker(lambda row: row.open_descriptors),
+    ),
+    Metric(
+        "cxfr_worker_max_fds",
+        _GAUGE,
+        "File descriptors that the worker may have open.",
+        _WORKER,
+        by_worker(lambda row: row.max_descriptors),
+    ),
     # --- under the names that all programs use
     Metric(
         "process_start_time_seconds",
@@ -402,13 +454,27 @@ METRICS: Final = (
         _COUNTER,
         "CPU time of the main process.",
         (),
-        single(lambda snapshot: snapshot.process.cpu_seconds),
+        of_process(lambda cost: cost.cpu_seconds),
     ),
     Metric(
         "process_resident_memory_bytes",
         _GAUGE,
         "Memory of the main process.",
         (),
-        lambda snapshot: [((), snapshot.process.resident_bytes)] if snapshot.process.resident_bytes is not None else [],
+        of_process(lambda cost: cost.resident_bytes),
+    ),
+    Metric(
+        "process_open_fds",
+        _GAUGE,
+        "File descriptors that the main process has open; before Linux 6.2 it is not known.",
+        (),
+        of_process(lambda cost: cost.open_descriptors),
+    ),
+    Metric(
+        "process_max_fds",
+        _GAUGE,
+        "File descriptors that the main process may have open.",
+        (),
+        of_process(lambda cost: cost.max_descriptors),
     ),
 )
