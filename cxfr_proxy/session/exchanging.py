@@ -99,7 +99,7 @@ def recover(parts: Parts) -> bool:
     one, or if that happens too often."""
     exchange, replay = parts.exchange, parts.replay
     resuming = exchange is not None and exchange.state is Exchanging.RESUMING
-    if replay is None or not _can_recover(parts) or replay.breaks_again(parts.now, resumed=not resuming):
+    if replay is None or not _can_recover(parts) or replay.breaks_again(parts.now):
         return False
     if exchange is not None and exchange.state is Exchanging.REPLAYING:
         parts.drop_exchange()  # the counts go on behind what the client has got
@@ -125,7 +125,7 @@ def dial_again(parts: Parts) -> bool:
     """Dial once more, since the connection broke during its login. Return false if the session has another one, or if
     that happens too often; the time for all attempts goes on."""
     exchange, replay = parts.exchange, parts.replay
-    if exchange is None or not exchange.broken or replay is None or replay.breaks_again(parts.now, resumed=False):
+    if exchange is None or not exchange.broken or replay is None or replay.breaks_again(parts.now):
         return False
     _dial(parts, exchange.node)
     return True

@@ -21,11 +21,11 @@ writes an ``<a/>`` for every eighth stanza of a client's."""
 ASK_AT: Final = 4
 """The node is asked as well when the stanzas since the last time take this part of what may be kept: the answer is back
 before the buffer is full."""
-MOST_BREAKS: Final = 5
+MOST_BREAKS: Final = 10
 """Connections to the node that may break one soon after the other. Each replacement costs it a TLS handshake and a
 login, and one that breaks at once each time would be made again without end."""
-AGAIN_SECONDS: Final = 1.0
-"""Seconds for which a connection has to hold so that the next break is not one *soon after the other*."""
+FORGIVEN_SECONDS: Final = 0.5
+"""Seconds after which one break is forgiven. So a session may live with a break each half second, and be of use."""
 _HALF: Final = MODULUS // 2
 
 
@@ -41,10 +41,10 @@ class Replay:
     __slots__ = (
         "_asked_at",
         "_breaks",
+        "_broke_at",
         "_bytes",
         "_bytes_unasked",
         "_max_bytes",
-        "_resumed_at",
         "_stanzas",
         "acknowledged",
         "confirmed",
@@ -60,8 +60,8 @@ class Replay:
         self._bytes_unasked = 0
         self.acknowledged = acknowledged
         self.confirmed = confirmed
-        self._resumed_at = -math.inf
-        self._breaks = 0
+        self._broke_at = -math.inf
+        self._breaks = 0.0
         self.full_since: float | None = None
         self.trusted = True
 
@@ -114,14 +114,13 @@ class Replay:
         if not self.trusted or more > len(self._stanzas):
             return False
         self._drop(more, now)
-        self._resumed_at = now
         return True
 
-    def breaks_again(self, now: float, *, resumed: bool) -> bool:
-        """Note that the connection to the node broke, before or after the session was ``resumed`` on it. Return whether
-        that happens too often for another attempt."""
-        lately = not resumed or now - self._resumed_at < AGAIN_SECONDS
-        self._breaks = self._breaks + 1 if lately else 1
+    def breaks_again(self, now: float) -> bool:
+        """Note that the connection to the node broke, be it before the session was resumed on it. Return whether that
+        happens too often for another attempt."""
+        self._breaks = max(0.0, self._breaks - (now - self._broke_at) / FORGIVEN_SECONDS) + 1
+        self._broke_at = now
         return self._breaks > MOST_BREAKS
 
     def _drop(self, count: int, now: float) -> None:

@@ -60,14 +60,23 @@ class Tap:
     def open_connections(self) -> list[Recording]:
         return [connection for connection in self.connections if connection.is_open]
 
-    def reset(self, most: int | None = None) -> int:
-        """Reset connections on both sides, so many of those that were opened first, or all; return how many."""
-        doomed, self._open = self._open[:most], self._open[most:] if most is not None else []
-        for pair in doomed:
-            for stream in pair:
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                stream.socket.close()
-        return len(doomed)
+    @property
+    def carried(self) -> int:
+        """How many connections it carries now."""
+        return len(self._open)
+
+    def reset(self) -> int:
+        """Reset all connections on both sides; return how many."""
+        count = self.carried
+        for _ in range(count):
+            self.reset_one(0)
+        return count
+
+    def reset_one(self, place: int) -> None:
+        """Reset the connection at that place, in the order of their opening."""
+        for stream in self._open.pop(place):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stream.socket.close()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and relay until cancelled."""

@@ -6,10 +6,13 @@
 
 ``PYTHONPATH=tests:tests/helpers python -m unnoticed --sessions 2000 --rate 500`` plays it once and prints the figures
 of docs/migration.md: what was lost, came twice or out of turn, who noticed, for how long clients were held, and what it
-took. ``--by cut`` plays the same where the nodes do not let the proxy take sessions.
+took. ``--by cut`` plays the same where the nodes do not let the proxy take sessions. ``python -m unnoticed.cuts``
+resets connections between the proxy and the nodes instead.
 
 ======= ==============================================================================================
 crowd   the clients, a process of them: pairs that write numbered messages to each other, and the watcher
-run     one run: servers, proxy, crowds, the drain
+scene   servers, proxy, crowds
+run     one run: the drain, and the stop
+cuts    the other command: connections are reset
 ======= ==============================================================================================
 """

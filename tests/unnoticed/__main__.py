@@ -15,6 +15,7 @@ import trio
 
 from bench import machine
 from unnoticed.run import Terms, play
+from unnoticed.scene import Setting
 
 
 def main() -> int:
@@ -40,15 +41,9 @@ def main() -> int:
     )
     given = parser.parse_args()
     machine.raise_descriptor_limit()
-    terms = Terms(
-        given.sessions,
-        given.rate,
-        given.interval,
-        given.workers,
-        given.counting,
-        given.by == "cut",
-        tuple(given.proxy_option),
-    )
+    by_cut, options = given.by == "cut", tuple(given.proxy_option)
+    setting = Setting(given.sessions, given.workers, given.counting, by_cut, options=options)
+    terms = Terms(setting, given.rate, given.interval)
     with tempfile.TemporaryDirectory(prefix="cxfr-unnoticed-") as folder:
         figures = trio.run(play, Path(folder), terms)
     print("\n".join(figures.lines()))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from unnoticed.crowd import Cast, Client, Crowd, Stage
-from unnoticed.run import pairs_for
+from unnoticed.scene import pairs_for
 
 SM = "urn:xmpp:sm:3"
 
