@@ -8,6 +8,7 @@ program; with more, each is a process of its own.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
@@ -21,6 +22,7 @@ from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import raise_descriptor_limit
+from cxfr_proxy.net.inherited import InheritedSockets, given_by_service_manager
 from cxfr_proxy.process_title import name_process
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.tasks import Task, isolated, start
@@ -35,12 +37,16 @@ class Proxy:
     """One proxy. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
 
     ``console`` is what an operator can get at; ``addresses`` are the clients' sockets once it runs. ``source``
-    is where the settings come from; ``None``: from nowhere that could change.
+    is where the settings come from; ``None``: from nowhere that could change. ``inherited`` sockets are used where they
+    fit the settings.
     """
 
-    def __init__(self, config: Config, source: ConfigSource | None = None) -> None:
+    def __init__(
+        self, config: Config, source: ConfigSource | None = None, inherited: InheritedSockets | None = None
+    ) -> None:
         self._here = InProcessWorkers()
-        self.supervisor = Supervisor(config, self._here if config.workers == 1 else WorkerProcesses(), source)
+        launcher = self._here if config.workers == 1 else WorkerProcesses()
+        self.supervisor = Supervisor(config, launcher, source, inherited)
         self.console = self.supervisor.console
         self.stop = self.supervisor.stop
         self.reload_on_signal = self.supervisor.reload_on_signal
@@ -87,10 +93,11 @@ def run(config: Config, source: ConfigSource | None = None) -> int:
 
     ``source`` is where the settings come from; ``None``: from nowhere that could change.
     """
+    inherited = given_by_service_manager(os.environ, os.getpid())
     name_process("cxfr-proxy")
     raise_descriptor_limit()
     try:
-        return trio.run(_serve, config, source)
+        return trio.run(_serve, config, source, inherited)
     except BaseExceptionGroup as group:
         raise only(group) from group
 
@@ -106,8 +113,8 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return leaf
 
 
-async def _serve(config: Config, source: ConfigSource | None) -> int:
-    proxy = Proxy(config, source)
+async def _serve(config: Config, source: ConfigSource | None, inherited: InheritedSockets) -> int:
+    proxy = Proxy(config, source, inherited)
     gc_policy.settle()
     with trio.open_signal_receiver(*signals.ALL) as received:
         signals.release()

@@ -40,6 +40,10 @@ class CurrentSettings:
         """The settings file; ``None``: there is none."""
         return self._source.path
 
+    def any_given(self, *names: str) -> bool:
+        """Return whether flags, file or program give one of these settings; else they have their defaults."""
+        return any(name in self._origins for name in names)
+
     def reread(self) -> SettingsChange:
         """Return what flags and file say now, beside what was set. Raises :class:`ConfigError`."""
         wanted = self._source.read(self._overrides)

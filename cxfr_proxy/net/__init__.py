@@ -5,6 +5,7 @@ transport         the bytes' way in and out of one connection, plain or over TLS
 endpoint          the same for code that waits
 waits             how that waits: in a trio task, or without one
 listen            where clients come in: bind, and accept
+inherited         listening sockets that the process was started with
 connection_limit  how many connections fit into the descriptors that there are
 tls               which certificate a client is shown
 node_tls          how nodes' certificates are verified, and the one that the proxy shows them

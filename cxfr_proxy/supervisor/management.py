@@ -6,6 +6,7 @@ It also shares state with other proxies, and offers all of it to the operator: c
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -36,6 +37,7 @@ from cxfr_proxy.cluster.sources.named import open_source
 from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
 from cxfr_proxy.net.certificate_files import key_pairs_of
+from cxfr_proxy.net.inherited import InheritedSocket
 from cxfr_proxy.net.node_tls import read_node_certificate
 from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import ServerCertificates, show_certificates
@@ -169,8 +171,9 @@ class Management:
         await self.nodes.begin()
         self._rolls.load()
 
-    async def serve(self, services: trio.Nursery, *, room: int) -> None:
-        """Begin everything in ``services``; an operator can connect when this returns. ``room``: how many sessions fit.
+    async def serve(self, services: trio.Nursery, *, room: int, http: Sequence[InheritedSocket]) -> None:
+        """Begin everything in ``services``; an operator can connect when this returns. ``room``: how many sessions fit;
+        ``http``: the sockets of that setting, none if it is to be bound.
 
         Raises :class:`ConfigError` where a socket can't be had.
         """
@@ -202,7 +205,7 @@ class Management:
                 share=SHARE if config.workers == 1 else SHARE_OF_NOBODY,
             )
             status = ProxyStatus(self._cluster, self._workers, scraper, self._host)
-            await services.start(serve_http, config.http, status)
+            await services.start(serve_http, config.http, status, http)
 
     def announce(self, addresses: list[tuple[str, int]], paths: list[str], *, room: int) -> None:
         """Log that clients can connect now, at these addresses and unix sockets."""

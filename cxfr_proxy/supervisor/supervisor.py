@@ -53,6 +53,7 @@ from cxfr_proxy.ipc.messages import (
     WorkerReport,
 )
 from cxfr_proxy.net.connection_limit import sessions_that_fit
+from cxfr_proxy.net.inherited import InheritedSockets
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.supervisor.catch_up import CatchUp
 from cxfr_proxy.supervisor.client_sockets import ClientSockets
@@ -81,11 +82,17 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """One proxy; see :class:`cxfr_proxy.proxy.Proxy`.
 
-    ``addresses`` are the clients' sockets once it runs. Certificates are read in the constructor, which raises
-    :class:`ConfigError`; nodes by :meth:`run`.
+    ``addresses`` are the clients' sockets once it runs; ``inherited`` sockets are used for them where they fit.
+    Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
     """
 
-    def __init__(self, config: Config, launcher: Launcher, source: ConfigSource | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        launcher: Launcher,
+        source: ConfigSource | None = None,
+        inherited: InheritedSockets | None = None,
+    ) -> None:
         config.check_serving()
         self._settings = CurrentSettings(config, source if source is not None else ConfigSource({}, config))
         self._cluster = Cluster()
@@ -93,7 +100,8 @@ class Supervisor:
         self._listed = trio.Event()
         self.workers = Workers(config.workers)
         self._memory = CatchUp(config.redirect_window)
-        self._sockets = ClientSockets()
+        self._inherited = inherited if inherited is not None else InheritedSockets()
+        self._sockets = ClientSockets(self._inherited)
         self._keeper = WorkerSlots(self.workers, self._sockets, launcher, config.timeouts.hard_stop_after, self)
         self._feed = ChangeFeed()
         self._restarts = RollingRestarts(self.workers, self._keeper, self._feed)
@@ -141,7 +149,8 @@ class Supervisor:
         room = self._capacity * workers
         try:
             config = self._settings.config
-            self._sockets.bind(config.listen, config.listen_unix, workers)
+            http = self._inherited.take(config.http) if config.http is not None else []
+            self._sockets.bind(config, named=self._settings.any_given("listen", "listen-unix"))
             async with trio.open_nursery() as services:
                 for task, run in (
                     (Task.USER_MAP, self._send_user_map),
@@ -151,7 +160,7 @@ class Supervisor:
                     (Task.ELSEWHERE, self._follow_reports),
                 ):
                     start(services, task, run)
-                await self._management.serve(services, room=room)
+                await self._management.serve(services, room=room, http=http)
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)
                     self._management.announce(self.addresses, self._sockets.paths, room=room)

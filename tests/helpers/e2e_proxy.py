@@ -326,10 +326,16 @@ class Command(LoggingProcess):
 
 @asynccontextmanager
 async def command(
-    nursery: trio.Nursery, directory: Path, nodes: Path | str, *options: str, within: Sequence[str] = ()
+    nursery: trio.Nursery,
+    directory: Path,
+    nodes: Path | str,
+    *options: str,
+    within: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Command]:
     """``cxfr-proxy --backends nodes …`` on a free port, once it accepts. At the end it is killed if it still runs.
-    Clients stay where they are unless ``options`` say otherwise. ``within``: a command that runs the rest of its line.
+    Clients stay where they are unless ``options`` say otherwise. ``within``: a command that runs the rest of its line,
+    with the descriptors ``pass_fds``.
 
     A line in the log that isn't an event, a traceback say, fails the test.
     """
@@ -346,6 +352,7 @@ async def command(
         ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        pass_fds=pass_fds,
     )
     it = Command(process, control, Path(nodes))
     try:

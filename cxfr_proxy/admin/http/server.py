@@ -17,7 +17,7 @@ part of that trouble. So:
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import Final, NoReturn
 
@@ -27,6 +27,7 @@ import trio
 from cxfr_proxy.admin.http.pages import HttpAnswer, PageSource, answer, said
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.inherited import InheritedSocket
 from cxfr_proxy.net.listen import bind, serve_streams
 from cxfr_proxy.tasks import Task, isolated
 
@@ -53,10 +54,16 @@ _log = logging.getLogger(__name__)
 
 
 async def serve_http(
-    address: ListenAddress, source: PageSource, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    address: ListenAddress,
+    source: PageSource,
+    inherited: Sequence[InheritedSocket] = (),
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Answer requests until cancelled; ``started`` once there can be some. Raises :class:`ConfigError`."""
-    listeners = bind([address])
+    """Answer requests until cancelled; ``started`` once there can be some. ``inherited``: the address' sockets; none:
+    it is bound. Raises :class:`ConfigError`."""
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each.listening)) for each in inherited]
+    listeners = listeners or bind([address])
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
         emit(_log, "http-listening", address=host, port=port)
