@@ -95,3 +95,10 @@ class SmAfterTransfer(StrEnum):
 
     END = "end"
     WRAP = "wrap"
+
+
+class ReusePort(StrEnum):
+    """Whether another proxy may listen on the same addresses."""
+
+    NO = "no"
+    YES = "yes"

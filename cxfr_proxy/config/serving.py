@@ -12,7 +12,7 @@ from cxfr_proxy.cluster.addresses import WebSocketUrl
 from cxfr_proxy.cluster.backends import Backends
 from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.config import values
-from cxfr_proxy.config.choices import ForwardingHeader, ProxyHeaderUse, Route, SaslAuthzid, StartTls
+from cxfr_proxy.config.choices import ForwardingHeader, ProxyHeaderUse, ReusePort, Route, SaslAuthzid, StartTls
 from cxfr_proxy.config.settings import Group, Reload, Row, repeatable, setting
 from cxfr_proxy.config.values import DomainPolicy, ListenAddress, ListenPath, PeerNetwork, ValueType
 
@@ -77,6 +77,15 @@ class ServingSettings:
         "it is given), user and group",
         "Only those who may open the socket can connect, which no port of a machine with other users promises.",
         shown="none",
+    )
+    reuse_port: ReusePort = setting(
+        Group.SERVING,
+        Reload.RESTART,
+        values.one_of(ReusePort),
+        ReusePort.NO,
+        "whether several proxies of one user may listen on the same addresses of this machine at the same time "
+        "(SO_REUSEPORT); each of them needs it. The kernel spreads new connections over them",
+        "Two proxies on one port are mostly an accident: each would know half of the clients only.",
     )
     trusted_proxies: tuple[PeerNetwork, ...] = repeatable(
         Group.SERVING,

@@ -67,21 +67,28 @@ def _bind_all(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
     return sockets
 
 
-def bind_shared(addresses: Sequence[ListenAddress], processes: int) -> list[list[socket.socket]]:
+def bind_shared(
+    addresses: Sequence[ListenAddress], processes: int, *, with_others: bool = False
+) -> list[list[socket.socket]]:
     """Return sockets for so many processes, a list for each, between which the kernel spreads connections
-    (SO_REUSEPORT). A single process has its sockets to itself.
+    (SO_REUSEPORT). A single process has its sockets to itself. ``with_others``: it shares them with another program of
+    the same user that does so too.
 
-    Raises :class:`ConfigError`. An address that another program has is refused as in :func:`bind`, although the kernel
-    would share it with a program of the same user. So each address is first bound without SO_REUSEPORT, for a moment;
+    Raises :class:`ConfigError`. Unless ``with_others``, an address that another program has is refused as in
+    :func:`bind`, although the kernel would share it. So each address is first bound without SO_REUSEPORT, for a moment;
     it does not listen then, so no client can connect and be cut off.
     """
     # Port 0 goes the long way even for one process: the kernel gives a port that it has chosen to others as soon as the
     # socket stops listening (listen_no_more), unless it was bound by number.
-    if processes == 1 and all(address.port for address in addresses):
+    if processes == 1 and not with_others and all(address.port for address in addresses):
         return [_bind_all(addresses)]
     with contextlib.ExitStack() as closing:
-        alone = [closing.enter_context(sock) for address in addresses for sock in _bind(address, listening=False)]
-        places = [(each.family, each.getsockname(), _is_dualstack(each)) for each in alone]
+        tried = [
+            closing.enter_context(sock)
+            for address in addresses
+            for sock in _bind(address, listening=False, shared=with_others)
+        ]
+        places = [(each.family, each.getsockname(), _is_dualstack(each)) for each in tried]
     shared: list[list[socket.socket]] = []
     try:
         for _ in range(processes):
@@ -97,11 +104,8 @@ def bind_shared(addresses: Sequence[ListenAddress], processes: int) -> list[list
 
 def listen_no_more(sockets: Iterable[socket.socket]) -> None:
     """Stop listening while nobody accepts: clients that wait in the queue are refused at once, and the kernel gives new
-    ones to other sockets of the same address. The sockets stay bound.
-
-    A unix socket goes on listening: all processes have the same one, so that somebody else accepts.
-    """
-    for sock in (each for each in sockets if each.family != socket.AF_UNIX):
+    ones to other sockets of the same address. The sockets stay bound."""
+    for sock in sockets:
         with contextlib.suppress(OSError):  # it does not listen, or was closed meanwhile
             sock.shutdown(socket.SHUT_RD)
 
@@ -116,20 +120,20 @@ def _is_dualstack(sock: socket.socket) -> bool:
     return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
-def _bind(address: ListenAddress, *, listening: bool = True) -> Iterator[socket.socket]:
+def _bind(address: ListenAddress, *, listening: bool = True, shared: bool = False) -> Iterator[socket.socket]:
     """Yield one socket after the other, so that the caller has all there are when one fails."""
     try:
         if address.host is not None:
-            yield from _bind_each(address.host, address.port, listening=listening)
+            yield from _bind_each(address.host, address.port, listening=listening, shared=shared)
         elif socket.has_dualstack_ipv6():
-            yield _server(("", address.port), socket.AF_INET6, dualstack_ipv6=True, listening=listening)
+            yield _server(("", address.port), socket.AF_INET6, dualstack_ipv6=True, listening=listening, shared=shared)
         else:
-            yield _server(("", address.port), socket.AF_INET, listening=listening)
+            yield _server(("", address.port), socket.AF_INET, listening=listening, shared=shared)
     except (OSError, UnicodeError) as exc:  # UnicodeError: no name can look like that
         raise ConfigError(f"cannot listen on {address}: {_why(exc)}") from exc
 
 
-def _bind_each(host: str, port: int, *, listening: bool) -> Iterator[socket.socket]:
+def _bind_each(host: str, port: int, *, listening: bool, shared: bool) -> Iterator[socket.socket]:
     """Resolve a name: it stands for several addresses, and may have some of a family that this machine does not
     speak, as ``localhost`` has. Raises ``OSError``."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -138,7 +142,7 @@ def _bind_each(host: str, port: int, *, listening: bool) -> Iterator[socket.sock
     bound = 0
     for family, place in places:
         try:
-            sock = _server(place, family, listening=listening)
+            sock = _server(place, family, listening=listening, shared=shared)
         except OSError as exc:
             if exc.errno not in _NOT_SPOKEN or all(other == family for other, _ in places):
                 raise

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cxfr_proxy.admin.control.socket_file import SocketUse, socket_file
+from cxfr_proxy.config.choices import ReusePort
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress, ListenPath
 from cxfr_proxy.errors import ConfigError
@@ -51,7 +52,7 @@ class ClientSockets:
         else:
             for address in config.listen:
                 if not self._deal_out(self._inherited.take(address)):
-                    self._bind(address)
+                    self._bind(address, with_others=config.reuse_port is ReusePort.YES)
             for path in config.listen_unix:
                 if not self._deal_out(self._inherited.take_path(path.path)):
                     self._bind_path(path)
@@ -80,8 +81,8 @@ class ClientSockets:
                     (self._own if alone else self._common)[slot].append(each.listening)
         return bool(sockets)
 
-    def _bind(self, address: ListenAddress) -> None:
-        bound = bind_shared([address], len(self._own))
+    def _bind(self, address: ListenAddress, *, with_others: bool) -> None:
+        bound = bind_shared([address], len(self._own), with_others=with_others)
         for own, sockets in zip(self._own, bound, strict=True):
             own.extend(sockets)
         self.addresses.extend(sock.getsockname()[:2] for sock in bound[0])

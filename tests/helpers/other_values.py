@@ -9,7 +9,7 @@ from cxfr_proxy.cluster.addresses import PublicAddress, WebSocketUrl
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
-from cxfr_proxy.config.choices import ForwardingHeader
+from cxfr_proxy.config.choices import ForwardingHeader, ReusePort
 from cxfr_proxy.config.table import (
     CxfrUnknown,
     ListenAddress,
@@ -38,6 +38,7 @@ OTHER: Final[dict[str, tuple[str, object]]] = {
     "backends": ("nodes.txt", FileBackends("nodes.txt")),
     "listen": ("[::1]:5223", (ListenAddress("::1", 5223),)),
     "listen-unix": ("/run/c,mode=0600,group=haproxy", (ListenPath("/run/c", 0o600, None, "haproxy"),)),
+    "reuse-port": ("yes", ReusePort.YES),
     "trusted-proxies": ("10.0.0.0/8", (PeerNetwork("10.0.0.0/8"),)),
     "proxy-header": ("optional", ProxyHeaderUse.OPTIONAL),
     "domain": ("Example.ORG.", ("example.org",)),

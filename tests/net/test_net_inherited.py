@@ -147,8 +147,14 @@ def test_an_address_has_its_sockets(closing: ExitStack, bound: str, wanted: str 
     assert InheritedSockets([there]).take(ListenAddress(wanted, there.port - 1)) == []
 
 
-def test_both_families_and_all_of_one_address(closing: ExitStack) -> None:
-    six = listening("::", free_port("0.0.0.0"), reuse_port=True)
+@pytest.fixture
+def port() -> int:
+    """A free one; named first, since its choice takes a descriptor."""
+    return free_port("0.0.0.0")
+
+
+def test_both_families_and_all_of_one_address(port: int, closing: ExitStack) -> None:
+    six = listening("::", port, reuse_port=True)
     more = listening("::", six.port, reuse_port=True)
     four = listening("0.0.0.0", six.port)
     other = listening("0.0.0.0")

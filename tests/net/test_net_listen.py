@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from ports import free_port
 from relay_tools import no_leak, until
 
 from cxfr_proxy.config.table import ListenAddress
@@ -127,6 +129,30 @@ def test_shared_sockets_are_tried_alone_without_listening(monkeypatch: pytest.Mo
         listen.bind_shared([ListenAddress("127.0.0.1", port)], 2)
     for (each,) in sockets:
         each.close()
+
+
+def test_two_programs_share_an_address_if_both_want_to() -> None:
+    """And then both get connections, whether the port was chosen by the kernel or by number."""
+    with contextlib.ExitStack() as closing:
+
+        def shared(port: int, processes: int, *, with_others: bool) -> list[socket.socket]:
+            address = ListenAddress("127.0.0.1", port)
+            sockets = [each for (each,) in bind_shared([address], processes, with_others=with_others)]
+            return [closing.enter_context(each) for each in sockets]
+
+        (first,) = shared(0, 1, with_others=True)
+        place = first.getsockname()
+        with pytest.raises(ConfigError, match="Address already in use"):
+            shared(place[1], 1, with_others=False)
+        sockets = [first, *shared(place[1], 2, with_others=True)]
+        for _ in range(200):  # a socket that stays without is one case in 10^35
+            closing.enter_context(socket.create_connection(place))
+        for each in sockets:
+            accepted, _ = each.accept()
+            accepted.close()
+        (alone,) = shared(free_port(), 1, with_others=False)
+        with pytest.raises(ConfigError, match="Address already in use"):
+            shared(alone.getsockname()[1], 1, with_others=True)
 
 
 async def test_a_name() -> None:

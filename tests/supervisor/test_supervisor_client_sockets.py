@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from relay_tools import no_leak
 
+from cxfr_proxy.config.choices import ReusePort
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress, ListenPath
 from cxfr_proxy.errors import ConfigError
@@ -124,3 +126,17 @@ def test_a_predecessors_socket_that_is_needed_no_more_is_closed() -> None:
     with client_sockets(config(1, wanted.port), [wanted, other], named=False) as sockets:
         assert sockets.addresses == [(HERE, wanted.port)]
         assert other.listening.fileno() == -1
+
+
+def test_two_proxies_on_one_port_if_both_say_so() -> None:
+    """By default the second one is refused, however many workers it has."""
+    with client_sockets(replace(config(1, 0), reuse_port=ReusePort.YES), [], named=True) as first:
+        port = first.addresses[0][1]
+        for workers in (1, 2):
+            with (
+                pytest.raises(ConfigError, match="Address already in use"),
+                client_sockets(config(workers, port), [], named=True),
+            ):
+                pass
+            with client_sockets(replace(config(workers, port), reuse_port=ReusePort.YES), [], named=True) as second:
+                assert second.addresses == first.addresses
