@@ -18,6 +18,7 @@ gc_policy        when the garbage collector of a process with many sessions look
 files            what can be read of the files that an operator names
 process_figures  what a process costs, as the system counts it
 process_title    the names under which processes are listed
+service_manager  what systemd is told: ready, reloading, stopping, alive
 signals          signals that arrive before the proxy can act on them
 
 xmpp             what goes over the wire: framing, stanzas, stream opening, XEP-0051. Sans-IO

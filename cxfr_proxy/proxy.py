@@ -24,6 +24,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import raise_descriptor_limit
 from cxfr_proxy.net.inherited import InheritedSockets, given_by_service_manager
 from cxfr_proxy.process_title import name_process
+from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.tasks import Task, isolated, start
 from cxfr_proxy.worker.in_process import InProcessWorkers
@@ -38,15 +39,19 @@ class Proxy:
 
     ``console`` is what an operator can get at; ``addresses`` are the clients' sockets once it runs. ``source``
     is where the settings come from; ``None``: from nowhere that could change. ``inherited`` sockets are used where they
-    fit the settings.
+    fit the settings; ``manager`` is told how the proxy is.
     """
 
     def __init__(
-        self, config: Config, source: ConfigSource | None = None, inherited: InheritedSockets | None = None
+        self,
+        config: Config,
+        source: ConfigSource | None = None,
+        inherited: InheritedSockets | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self._here = InProcessWorkers()
         launcher = self._here if config.workers == 1 else WorkerProcesses()
-        self.supervisor = Supervisor(config, launcher, source, inherited)
+        self.supervisor = Supervisor(config, launcher, source, inherited, manager)
         self.console = self.supervisor.console
         self.stop = self.supervisor.stop
         self.reload_on_signal = self.supervisor.reload_on_signal
@@ -94,10 +99,11 @@ def run(config: Config, source: ConfigSource | None = None) -> int:
     ``source`` is where the settings come from; ``None``: from nowhere that could change.
     """
     inherited = given_by_service_manager(os.environ, os.getpid())
+    manager = ServiceManager.of_environment(os.environ, os.getpid())
     name_process("cxfr-proxy")
     raise_descriptor_limit()
     try:
-        return trio.run(_serve, config, source, inherited)
+        return trio.run(_serve, config, source, inherited, manager)
     except BaseExceptionGroup as group:
         raise only(group) from group
 
@@ -113,8 +119,10 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return leaf
 
 
-async def _serve(config: Config, source: ConfigSource | None, inherited: InheritedSockets) -> int:
-    proxy = Proxy(config, source, inherited)
+async def _serve(
+    config: Config, source: ConfigSource | None, inherited: InheritedSockets, manager: ServiceManager
+) -> int:
+    proxy = Proxy(config, source, inherited, manager)
     gc_policy.settle()
     with trio.open_signal_receiver(*signals.ALL) as received:
         signals.release()

@@ -67,6 +67,7 @@ class Task(StrEnum):
     RESTART = "restart"
     ROLL = "roll"
     SEND_OFF = "send-off"
+    SERVICE_MANAGER = "service-manager"
     SESSION = "session"
     SHARING = "sharing"
     SIGNAL = "signal"

@@ -53,6 +53,7 @@ from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.reloading import Reloading
 from cxfr_proxy.supervisor.rolling_restart import RollingRestart
 from cxfr_proxy.supervisor.rolls import Rolls
+from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.user_list import UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
@@ -469,6 +470,7 @@ CASES: Final[dict[Task, Case]] = {
     ),
     Task.ROLL: partial(in_the_supervisor, owner=Rolls, name="_look", ask=roll),
     Task.SEND_OFF: the_end,
+    Task.SERVICE_MANAGER: partial(from_the_start, owner=ServiceReports, name="_status"),
     Task.SESSION: a_session,
     Task.SHARING: partial(from_the_start, owner=PeerProxies, name="run"),
     Task.SIGNAL: a_signal,

@@ -37,6 +37,7 @@ ORDER: Final = (
         "log_writer",
         "process_figures",
         "process_title",
+        "service_manager",
         "signals",
         "spellings",
         "tasks",

@@ -22,6 +22,7 @@ catch_up        keeps what a worker that starts later has to know of users
 absences        clients that moved and are away, and their returns
 vacancy         logs that logins could be placed on no node
 about           the proxy as a whole, as an operator is shown it
+service_reports what the service manager is told while the proxy runs
 startup_log     events of the proxy as a whole
 =============== =====================================================================================
 

@@ -42,6 +42,7 @@ from cxfr_proxy.net.node_tls import read_node_certificate
 from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import ServerCertificates, show_certificates
 from cxfr_proxy.relay import engine
+from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.supervisor.about import AboutProxy
 from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
@@ -84,7 +85,7 @@ class ManagementHost(MapFollower, StoppingProxy, SettingsFollower, Protocol):
 
 
 class Management:
-    """``workers`` have the sessions, ``operations`` move them.
+    """``workers`` have the sessions, ``operations`` move them; ``manager`` is told of reloads.
 
     Raises :class:`ConfigError` where a file of the settings can't be read; the nodes are read by :meth:`begin`.
     """
@@ -96,6 +97,7 @@ class Management:
         assigned: Assigned,
         workers: Workers,
         operations: Operations,
+        manager: ServiceManager,
         host: ManagementHost,
     ) -> None:
         config = settings.config
@@ -123,7 +125,7 @@ class Management:
             self._node_source, cluster, drainer, assigned.pins, workers, config.transfer_rate, self._automatic
         )
         self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._sharing, self.reloads)
-        self.reloading = Reloading(settings, self.files, self.nodes, self.users, self.reloads, self)
+        self.reloading = Reloading(settings, self.files, self.nodes, self.users, self.reloads, manager, self)
         self._about = AboutProxy(settings, cluster, workers, self._sharing, self.files.certificates, host)
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)

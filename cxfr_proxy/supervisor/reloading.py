@@ -29,6 +29,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.files import FileVersion, version_of
 from cxfr_proxy.net.certificate_files import files_of
+from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.node_list import NodeList, ReadNodes
 from cxfr_proxy.supervisor.served_files import PreparedFiles, ServedFiles
 from cxfr_proxy.supervisor.user_list import ReadUsers, UserList
@@ -67,6 +68,7 @@ class Reloading:
         nodes: NodeList,
         users: UserList,
         reloads: Reloads,
+        manager: ServiceManager,
         follower: SettingsFollower,
     ) -> None:
         self._settings = settings
@@ -74,6 +76,7 @@ class Reloading:
         self._nodes = nodes
         self._users = users
         self._reloads = reloads
+        self._manager = manager
         self._follower = follower
         self._asked = trio.Event()
         self._seen = self._look()
@@ -121,7 +124,8 @@ class Reloading:
         Raises :class:`~cxfr_proxy.admin.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
         """
         self._seen = self._look()  # before it is read: what is written from here on is a change
-        change, nodes = await self._take(self._settings.reread, again=True)
+        with self._manager.reloading():
+            change, nodes = await self._take(self._settings.reread, again=True)
         done = [f"{nodes}, certificates read again"]
         if change.taken:
             done.append(f"{', '.join(change.taken)}: taken")

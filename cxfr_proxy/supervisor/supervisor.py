@@ -55,6 +55,7 @@ from cxfr_proxy.ipc.messages import (
 from cxfr_proxy.net.connection_limit import sessions_that_fit
 from cxfr_proxy.net.inherited import InheritedSockets
 from cxfr_proxy.net.tls_watch import watching_tls
+from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.catch_up import CatchUp
 from cxfr_proxy.supervisor.client_sockets import ClientSockets
 from cxfr_proxy.supervisor.drains import DrainKeeper
@@ -62,6 +63,7 @@ from cxfr_proxy.supervisor.link import FirstMessages, Link
 from cxfr_proxy.supervisor.management import Management, Operations
 from cxfr_proxy.supervisor.node_states import NodeStates, NodeUpdates
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.startup_log import log_rebalance
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
 from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
@@ -83,7 +85,8 @@ class Supervisor:
     """One proxy; see :class:`cxfr_proxy.proxy.Proxy`.
 
     ``addresses`` are the clients' sockets once it runs; ``inherited`` sockets are used for them where they fit.
-    Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
+    ``manager`` is told how it is. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by
+    :meth:`run`.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Supervisor:
         launcher: Launcher,
         source: ConfigSource | None = None,
         inherited: InheritedSockets | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         config.check_serving()
         self._settings = CurrentSettings(config, source if source is not None else ConfigSource({}, config))
@@ -102,6 +106,7 @@ class Supervisor:
         self._memory = CatchUp(config.redirect_window)
         self._inherited = inherited if inherited is not None else InheritedSockets()
         self._sockets = ClientSockets(self._inherited)
+        self._manager = manager if manager is not None else ServiceManager()
         self._keeper = WorkerSlots(self.workers, self._sockets, launcher, config.timeouts.hard_stop_after, self)
         self._feed = ChangeFeed()
         self._restarts = RollingRestarts(self.workers, self._keeper, self._feed)
@@ -118,6 +123,7 @@ class Supervisor:
             self._assigned,
             self.workers,
             Operations(self._drainer, self.rebalances, self._restarts, self._feed),
+            self._manager,
             self,
         )
         self._capacity = 0
@@ -158,12 +164,14 @@ class Supervisor:
                     (Task.GRANTS, self._grants.run),
                     (Task.RESTART, self._restarts.run),
                     (Task.ELSEWHERE, self._follow_reports),
+                    (Task.SERVICE_MANAGER, ServiceReports(self._manager, self._cluster, self.workers).run),
                 ):
                     start(services, task, run)
                 await self._management.serve(services, room=room, http=http)
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)
                     self._management.announce(self.addresses, self._sockets.paths, room=room)
+                    self._manager.ready()
                     task_status.started()
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
                 services.cancel_scope.cancel()
@@ -301,6 +309,7 @@ class Supervisor:
             emit(
                 _log, "stopping", sessions=self.workers.sessions, within=self._settings.config.timeouts.hard_stop_after
             )
+            self._manager.stopping(within=self._keeper.parting_seconds)
             self._sockets.close()
             self._keeper.stop()
 

@@ -61,7 +61,8 @@ class WorkerSlots:
         self._workers = workers
         self._sockets = sockets
         self._launcher = launcher
-        self._parting_seconds = hard_stop_after + PATIENCE_SECONDS
+        self.parting_seconds = hard_stop_after + PATIENCE_SECONDS
+        """How long a worker that leaves, or all when the proxy stops, may take."""
         self._host = host
         self._nursery: trio.Nursery | None = None
         self._stop = trio.Event()
@@ -70,9 +71,9 @@ class WorkerSlots:
 
     def set_hard_stop_after(self, seconds: float) -> None:
         """Let workers that leave from now on have so much time."""
-        self._parting_seconds = seconds + PATIENCE_SECONDS
+        self.parting_seconds = seconds + PATIENCE_SECONDS
         for link in self._workers:
-            link.parting_seconds = self._parting_seconds
+            link.parting_seconds = self.parting_seconds
 
     @property
     def stopping(self) -> bool:
@@ -98,7 +99,7 @@ class WorkerSlots:
                     starting.start_soon(self._nursery.start, self._keep, slot)
             task_status.started()
             await self._stop.wait()
-            self._nursery.cancel_scope.deadline = trio.current_time() + self._parting_seconds
+            self._nursery.cancel_scope.deadline = trio.current_time() + self.parting_seconds
         self.cut |= self._nursery.cancel_scope.cancelled_caught
 
     async def _keep(self, slot: WorkerSlot, *, task_status: trio.TaskStatus[None]) -> None:
@@ -164,7 +165,7 @@ class WorkerSlots:
     async def _start(self, slot: WorkerSlot) -> Link:
         """Return a new worker, once it serves or has ended."""
         assert self._nursery is not None
-        link = Link(slot.number, self, self._parting_seconds)
+        link = Link(slot.number, self, self.parting_seconds)
         start_once(self._nursery, Task.SLOT, partial(self._live, slot, link))
         slot.links.append(link)
         await slot.until(lambda: link.greeted or link.gone)

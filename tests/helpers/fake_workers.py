@@ -52,6 +52,7 @@ from cxfr_proxy.ipc.questions import (
     WorkerQuestion,
     WorkerReply,
 )
+from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.transfers.client_news import AnyClientNews, ClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -234,6 +235,7 @@ class House:
         nursery: trio.Nursery,
         rebalance: RebalanceMode = RebalanceMode.MANUAL,
         settings: Path | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self.nursery = nursery
         self.all: list[FakeWorker] = []
@@ -253,7 +255,7 @@ class House:
             timeouts=Timeouts(hard_stop_after=3.0),
         )
         source = ConfigSource({"config": str(settings)} if settings is not None else {}, self.config)
-        self.supervisor = Supervisor(source.read(), self, source)
+        self.supervisor = Supervisor(source.read(), self, source, manager=manager)
 
     async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
         if self.refuse is not None:
@@ -273,10 +275,13 @@ class House:
 
 @asynccontextmanager
 async def house(
-    tmp_path: Path, rebalance: RebalanceMode = RebalanceMode.MANUAL, settings: Path | None = None
+    tmp_path: Path,
+    rebalance: RebalanceMode = RebalanceMode.MANUAL,
+    settings: Path | None = None,
+    manager: ServiceManager | None = None,
 ) -> AsyncIterator[House]:
     async with trio.open_nursery() as nursery:
-        it = House(tmp_path, nursery, rebalance, settings)
+        it = House(tmp_path, nursery, rebalance, settings, manager)
         await nursery.start(it.supervisor.run)
         it.all.sort(key=lambda worker: worker.setup.number)  # they start in any order
         yield it
