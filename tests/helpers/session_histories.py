@@ -51,6 +51,7 @@ class History:
         "request": 4.0,
         "ack": 3.0,
         "order": 1.5,
+        "kick": 0.2,
         "forge": 0.7,
         "tick": 0.5,
         "lose": 0.7,
@@ -129,6 +130,8 @@ class History:
             self.script.tick()
         elif kind == "order" and self.in_use:
             self.script.order(self.rng.choice((ELSEWHERE, ELSEWHERE, HURRIED, FOR_GOOD)))
+        elif kind == "kick" and self.in_use:
+            self.script.kick()
         elif kind in ("up", "down", "forge", "know"):
             self.speak(kind)
         elif kind in ("request", "ack"):
