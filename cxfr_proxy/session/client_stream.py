@@ -243,7 +243,10 @@ def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
     elif parts.node_listens:
         parts.pass_up(data)
     elif not parts.accounting.management.on:
-        _answer_undelivered(parts, data)
+        # A client that has asked for XEP-0198 counts already. If the node can still say yes, the client sends again
+        # by itself what was not acknowledged; an answer would make it come twice.
+        if not (parts.accounting.management.counting and parts.node.writable):
+            _answer_undelivered(parts, data)
     elif asks:
         _say_last_ack(parts)
 

@@ -433,13 +433,13 @@ class Parts:
 
     def inject_down(self, data: bytes) -> None:
         """Send the client a stanza of the proxy's, at the node's last boundary."""
-        self.accounting.management.injected_down(self.node.lane.stanzas)
+        self.accounting.management.injected_down(self.node.lane.stanzas_dealt_with)
         self.send(Side.CLIENT, data)
         self._note_shift()
 
     def inject_up(self, data: bytes) -> None:
         """Send the node a stanza of the proxy's, at the client's last boundary."""
-        self.accounting.management.injected_up(self.client.lane.stanzas)
+        self.accounting.management.injected_up(self.client.lane.stanzas_dealt_with)
         self.pass_stanza_up(data)
         if self.exchange is not None and self.exchange.state is Exchanging.SETTLING:
             self.send(Side.NODE, self.accounting.request())  # the one before does not cover it

@@ -136,6 +136,14 @@ def test_the_last_ping_counts_where_the_node_counts_already() -> None:
     s.expect(a(1).encode() in s.sent[Side.CLIENT], "that its answer was taken, and nothing behind it")
 
 
+def test_the_last_ping_stands_in_front_of_what_came_behind_the_answer_in_one_chunk() -> None:
+    s = Script(asks=True).bind().client(ENABLE).order().client_gets(iq()).client(answer("error"), HELLO).forget()
+    question = last_question(s.session)
+    assert question is not None
+    s.node(ENABLED, f"<iq type='result' id='{question.ping}'/>").node_gets(R, END).node(a(1), END)
+    s.expect(a(1).encode() in s.sent[Side.CLIENT], "that nobody has taken what came behind the answer")
+
+
 def test_a_node_that_does_not_end_is_not_waited_for_long() -> None:
     s = Script().bind(stream_management=True).order(FOR_GOOD).forget().tick().nobody_gets_anything()
     s.output_ended(Side.CLIENT, Side.NODE)

@@ -75,6 +75,7 @@ class Lane:
         "_framer",
         "_max_depth",
         "_max_element_bytes",
+        "_reached",
         "_spaces",
         "_unread",
         "cut_head",
@@ -88,6 +89,7 @@ class Lane:
         self.max_held = max_held_bytes
         self._unread = b""
         self._again: Piece | None = None
+        self._reached: int | None = None
         self._every = self._acks = False
         self.cut_head = b""
         self.restart()
@@ -128,6 +130,12 @@ class Lane:
     def stanzas(self) -> int:
         """How many of the stream's complete elements were stanzas; see :class:`~.events.WholeElement`."""
         return self._framer.stanzas
+
+    @property
+    def stanzas_dealt_with(self) -> int:
+        """How many of these were dealt with: those up to the element that :meth:`pieces` has just yielded. Scanning is
+        further."""
+        return self._framer.stanzas if self._reached is None else self._reached
 
     @property
     def ack(self) -> bytes | None:
@@ -225,15 +233,19 @@ class Lane:
         events, self._framer.events = self._framer.events, []
         for event in events:
             start = max(event.start, base)
+            self._reached = None
             if start > at:
                 yield Piece(None, ready[at - base : start - base])
             # A fault inside an element that is cut through has its offset at the last boundary, in front of what went
             # out.
             end = max(event.end, start)
+            if isinstance(event, WholeElement):
+                self._reached = event.stanzas
             yield Piece(event, ready[start - base : end - base], whole=event.start >= base)
             if isinstance(event, StreamFault):
                 return  # the fault is in what comes next, which must not go out
             at = end
+        self._reached = None
         if at < self._released:
             yield Piece(None, ready[at - base :])
 
