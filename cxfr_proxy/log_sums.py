@@ -45,6 +45,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "forged-transfer": Rule(("node",)),
     "forwarded-malformed": Rule(("via",)),
     "full": Rule(),
+    "http-denied": Rule(("client",)),
     "log": Rule(("source",), most=20),
     # More than a filter that bans addresses waits for.
     "login-failed": Rule(("client",), most=30),

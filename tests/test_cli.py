@@ -15,7 +15,9 @@ import trio
 from ports import free_port
 
 from cxfr_proxy import __version__, events, log_hooks
+from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.commands import COMMANDS
+from cxfr_proxy.admin.http.tokens import parse_tokens
 from cxfr_proxy.admin.text import duration, table
 from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.cli import main
@@ -164,6 +166,38 @@ def test_demo_hands_over_its_flags(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def faults_in(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the output of ``check`` without its notes."""
     return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("note: ")]
+
+
+def test_check_reads_the_tokens_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, tokens = tmp_path / "nodes.txt", tmp_path / "tokens.txt"
+    nodes.write_text("node1 10.0.0.1\n")
+    assert main(["token", "operate", "alice"]) == 0
+    made = capsys.readouterr()
+    tokens.touch(mode=0o600)
+    tokens.write_text(made.out)
+    flags = ["check", "--backends", str(nodes), "--http-tokens", str(tokens)]
+    assert main(flags) == 0
+    found = capsys.readouterr().out
+    assert f"{tokens}: 1 token, no faults\n" in found
+    assert "note: http-tokens has no effect without http\n" in found
+    assert main([*flags, "--http", "127.0.0.1:9222"]) == 0
+    assert "note: http" not in capsys.readouterr().out
+    assert main([*flags, "--http", "*:9222"]) == 0
+    assert "note: http: *:9222: tokens pass there without TLS" in capsys.readouterr().out
+    tokens.write_text(made.err)
+    assert main(flags) == 1
+    assert f"{tokens}:1:1: expected a role, a name and a digest, found 1 words\n" in capsys.readouterr().out
+
+
+def test_a_token_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "admin", "alice"]) == 0
+    made = capsys.readouterr()
+    found = parse_tokens(made.out, "tokens").find(made.err.strip())
+    assert found is not None
+    assert (found.name, found.role) == ("alice", Role.ADMIN)
+    assert made.err.strip() not in made.out
+    assert main(["token", "admin", "a b"]) == 2
+    assert "expected a name" in capsys.readouterr().err
 
 
 def test_check_says_what_no_file_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

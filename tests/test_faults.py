@@ -18,6 +18,7 @@ from typing import Final
 import httpx2
 import pytest
 import trio
+from fake_site import FakeSite
 from fake_workers import House, house
 from relay_twins import Deaf
 from trio.testing import MockClock, memory_stream_pair
@@ -27,7 +28,6 @@ from cxfr_proxy.admin.control import server as control_server
 from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.http.server import HttpServer
-from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.backends import EtcdBackends, FileBackends, parse_url
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
@@ -233,7 +233,7 @@ async def a_command(world: World) -> None:
 
 async def a_scrape(world: World) -> None:
     world.fail(HttpServer, "_converse")
-    http = HttpServer(NoFigures())
+    http = HttpServer(FakeSite().site)
     for expected in (b"", b"HTTP/1.1 200 "):
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
@@ -241,14 +241,6 @@ async def a_scrape(world: World) -> None:
             nursery.start_soon(http.serve, theirs)
             assert (await ours.receive_some()).startswith(expected)
             await ours.aclose()
-
-
-class NoFigures:
-    def unready(self) -> str | None:
-        return None
-
-    async def metrics(self, accept: str) -> Exposition:
-        raise NotImplementedError
 
 
 async def a_signal(world: World) -> None:

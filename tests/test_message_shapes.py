@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (32, "97f8c2fb36618b7f")
+KNOWN: Final = (33, "021b513028c92478")
 """The version, and the digest of the shapes that its messages have."""
 
 

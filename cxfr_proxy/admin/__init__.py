@@ -21,12 +21,13 @@ history       the last hour in numbers; transfers by software
 feed          who watches is woken by what changes
 reloads       what became of reading each file last
 rows          what is told, flat, the same for people and for programs
+live_rows     more of them, that are told live
 views         THE table of what can be seen: columns, and where rows come from
 text          rows as aligned tables
 sentences     single answers in words
 codec         rows and JSON
 control       the control socket
-http          health and metrics by HTTP
+http          health, metrics and an API by HTTP
 metrics       THE table of metrics, and a snapshot of the proxy written as one page
 ============= ================================================================================================
 """

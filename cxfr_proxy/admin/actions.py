@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Raw
 from msgspec.structs import replace
 
+from cxfr_proxy.admin.arguments import BadArguments
 from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.admin.latest_events import error_rows
 from cxfr_proxy.admin.rows import (
@@ -67,7 +68,7 @@ async def drain(
     force: bool,
 ) -> DrainPlan | DrainProgress | MessageRow:
     if plan and wait:
-        raise ConfigError("drain: with plan nothing begins, so there is nothing to wait for")
+        raise BadArguments("drain: with plan nothing begins, so there is nothing to wait for")
     if plan:
         return await drains.plan(node, grace=grace, deadline=deadline, rate=rate)
     refused = drains.refused_without(node)
@@ -117,7 +118,7 @@ async def rebalance(
     stop: bool,
 ) -> RebalancePlan | RebalanceProgress | MessageRow:
     if plan + wait + stop > 1:
-        raise ConfigError("rebalance: expected one of plan, wait and stop")
+        raise BadArguments("rebalance: expected one of plan, wait and stop")
     if plan:
         return await rebalances.plan(rate=rate, max_share=max_share)
     if stop:
@@ -145,14 +146,14 @@ async def roll(
 ) -> RollPlan | RollProgress | MessageRow:
     given = [bool(nodes), continue_, restarted is not None, failed is not None, abort]
     if sum(given) != 1:
-        raise ConfigError("roll: expected nodes, or one of continue, restarted, failed and abort")
+        raise BadArguments("roll: expected nodes, or one of continue, restarted, failed and abort")
     if len(set(nodes)) < len(nodes):
-        raise ConfigError("roll: expected each node once")
+        raise BadArguments("roll: expected each node once")
     if not nodes and (rate is not None or deadline is not None):
         raise ConfigError("roll: rate and deadline are those of a roll that begins; one that goes on keeps its own")
     if plan:
         if not nodes:
-            raise ConfigError("roll: expected the nodes to plan for")
+            raise BadArguments("roll: expected the nodes to plan for")
         return await rolls.plan(nodes, rate=rate, deadline=deadline)
     if restarted is not None:
         rolls.roller.restarted(restarted)

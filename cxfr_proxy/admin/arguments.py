@@ -14,6 +14,10 @@ Arguments = Mapping[str, Any]
 """By keyword; each value is what its argument's value type gives, or ``None``."""
 
 
+class BadArguments(ConfigError):
+    """Arguments are wrong, whatever the state of the proxy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument. ``value_type`` is ``None`` for a switch, which is given or not; ``positional`` ones are
@@ -36,6 +40,10 @@ class Argument:
         """The parameter that it is given as."""
         name = self.name.replace("-", "_")
         return f"{name}_" if keyword.iskeyword(name) else name
+
+    @property
+    def is_required(self) -> bool:
+        return self.positional or (self.many and not self.optional)
 
     def read(self, value: object) -> object:
         """Return the argument's value from text or JSON; ``None`` where an option wasn't given.

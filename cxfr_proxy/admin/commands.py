@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.admin import actions
 from cxfr_proxy.admin.actions import ReportProgress
-from cxfr_proxy.admin.arguments import Argument, Arguments, read_arguments
+from cxfr_proxy.admin.arguments import Argument, Arguments, BadArguments, read_arguments
 from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
 from cxfr_proxy.admin.callers import Caller, Role
 from cxfr_proxy.admin.rows import CommandAnswer, Note, Progress, ReloadFaults
@@ -84,12 +84,12 @@ class Command:
     def read_arguments(self, given: Mapping[str, object]) -> Arguments:
         """Return all arguments by keyword, checked.
 
-        Raises :class:`ConfigError` for one that is wrong, missing or unknown.
+        Raises :class:`BadArguments` for one that is wrong, missing or unknown.
         """
         try:
             return read_arguments(self.arguments, given)
         except ConfigError as exc:
-            raise ConfigError(f"{self.name}: {exc.message}") from exc
+            raise BadArguments(f"{self.name}: {exc.message}") from exc
 
     def request(self, given: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
         """Return the command and the arguments as :func:`execute` takes them."""

@@ -151,6 +151,10 @@ class DrainControl:
             raise ConfigError(f"node '{node}' is not being drained")
         return follow(self._feed, partial(self.progress, drain))
 
+    def progress_rows(self) -> list[DrainProgress]:
+        """Return how far the drain of each node is that is drained, until it takes clients again."""
+        return [self.progress(drain) for drain in self._drainer.drains.values()]
+
     def progress(self, drain: Drain) -> DrainProgress:
         """Return how far that drain is."""
         counts = self._sessions.of_node(drain.node)

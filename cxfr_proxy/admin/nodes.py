@@ -33,6 +33,10 @@ class NodeControl:
     async def rows(self) -> list[NodeRow]:
         """Return all nodes in the list's order."""
         await self._sessions.refresh()
+        return await self.known_rows()
+
+    async def known_rows(self) -> list[NodeRow]:
+        """Return them with the counts that workers have reported by themselves: none is asked."""
         rows, drains = [], self._drainer.drains
         for number, node in enumerate(self._cluster, start=1):
             rows.append(node_row(node, self._sessions.of_node(node.name), drains.get(node.name)))

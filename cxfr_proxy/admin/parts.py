@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
+from cxfr_proxy.admin.live_rows import SummaryRow
 from cxfr_proxy.admin.rows import (
     EventRow,
     InfoRow,
@@ -241,6 +242,9 @@ class SettingsControl(Protocol):
 
 class About(Protocol):
     """Knows the proxy as a whole."""
+
+    def summary(self) -> SummaryRow:
+        """Return it in numbers, with the counts that workers have reported by themselves."""
 
     async def info(self) -> InfoRow:
         """Return what there is to know of it, with the workers' latest counts."""

@@ -96,6 +96,11 @@ class RebalanceControl:
             raise ConfigError("no rebalance goes on")
         return follow(self._feed, partial(self._progress, rebalance))
 
+    def progress_rows(self) -> list[RebalanceProgress]:
+        """Return how far the rebalance is that goes on; none where none does."""
+        rebalance = self._rebalances.current
+        return [self._progress(rebalance)] if rebalance is not None else []
+
     def _progress(self, rebalance: Rebalance) -> RebalanceProgress:
         self._rebalances.look()  # with the counts as they are now, it may be over
         return _progress(rebalance, trio.current_time())

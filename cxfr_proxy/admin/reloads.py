@@ -28,6 +28,7 @@ class ReloadPart(StrEnum):
     USER_MAP = "user-map"
     CERTIFICATES = "certificates"
     SETTINGS = "settings"
+    HTTP_TOKENS = "http-tokens"
 
 
 @dataclass(frozen=True, slots=True)

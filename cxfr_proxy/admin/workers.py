@@ -19,7 +19,15 @@ class WorkerControl:
     async def rows(self) -> list[WorkerRow]:
         """Return the workers by number; both of a number while one takes over from the other."""
         await self._sessions.refresh()
+        return self.known_rows()
+
+    def known_rows(self) -> list[WorkerRow]:
+        """Return them with the counts that they have reported by themselves: none is asked."""
         return self._sessions.worker_rows()
+
+    def progress_rows(self) -> list[RestartProgress]:
+        """Return how far the replacing of workers is that goes on, or was the last; none where there was none."""
+        return [self._restarts.last.progress()] if self._restarts.last is not None else []
 
     def restart(self) -> None:
         """Start replacing all workers, one by one; return at once. Again while it goes on: nothing new.

@@ -59,7 +59,8 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     nodes = _read(partial(_read_listed, config)) if config.backends is not None else None
     certificates = _read(partial(_read_certificates, config))
     for_nodes = _read(partial(_read_node_certificate, config))
-    good = nodes is not None and certificates is not None and for_nodes is not None
+    tokens = _read(partial(_read_tokens, config))
+    good = all(each is not None for each in (nodes, certificates, for_nodes, tokens))
     for line in _migration_notes(config, nodes) if nodes is not None and for_nodes is not None else ():
         print(clean(line))
     if certificates:
@@ -109,6 +110,16 @@ def _read_node_certificate(config: Config) -> bool:
     problem = read_node_certificate(config.node_key_pair).problem
     if problem is not None:
         raise ConfigError(problem)
+    return True
+
+
+def _read_tokens(config: Config) -> bool:
+    """Check the file of tokens, if there is one."""
+    if config.http_tokens is not None:
+        from cxfr_proxy.admin.http.tokens import read_token_file
+
+        count = len(read_token_file(config.http_tokens).tokens)
+        print(clean(f"{config.http_tokens}: {count} token{'s' * (count != 1)}, no faults"))
     return True
 
 

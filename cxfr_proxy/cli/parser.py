@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, cast
 
 from cxfr_proxy import __version__
 from cxfr_proxy.admin.arguments import Argument
+from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.commands import COMMANDS, SHOW, Command, Topic
 from cxfr_proxy.config.settings import Group, Setting
 from cxfr_proxy.config.table import SETTINGS, setting_named
@@ -246,6 +247,11 @@ def _add_completion(parser: Parser) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
 
 
+def _add_token(parser: Parser) -> None:
+    parser.add_argument("role", metavar="ROLE", choices=tuple(Role), help=" or ".join(Role))
+    parser.add_argument("name", metavar="NAME", help="whose it is; the log names them so")
+
+
 def _add_nothing(parser: Parser) -> None:
     pass
 
@@ -260,6 +266,13 @@ _LOCAL: Final = (
         "run a small cluster with clients on this machine, drain a node of it, and count every message",
         Topic.RUN,
         _add_demo,
+    ),
+    LocalCommand(
+        "token",
+        "make a token for the API by HTTP: its line for the file of http-tokens goes to standard output, and the token "
+        "itself, which is told only once, to standard error",
+        Topic.RUN,
+        _add_token,
     ),
     LocalCommand("completion", "write a completion script for a shell", Topic.RUN, _add_completion),
     LocalCommand("manual", "write the manual page, for man", Topic.RUN, _add_nothing),

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from cxfr_proxy import events, log_hooks, signals
+from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.commands import Command
 from cxfr_proxy.admin.text import clean
 from cxfr_proxy.cli.checking import check
@@ -75,6 +76,8 @@ def _run(parser: Parser, namespace: argparse.Namespace) -> int:
 
         print(render_manual(parser), end="")
         return OK
+    if command == "token":
+        return _token(str(flags["role"]), str(flags["name"]))
     if command == "demo":
         return _demo(str(flags["clients"]), str(flags["seed"]), str(flags["trigger"]))
     source = ConfigSource(flags)
@@ -85,6 +88,15 @@ def _run(parser: Parser, namespace: argparse.Namespace) -> int:
         conversation = RollConversation(flags["run"]) if command.name == "roll" else None
         return speak(command, flags, partial(_control, config, source), conversation)
     return _serve(config, source)
+
+
+def _token(role: str, name: str) -> int:
+    from cxfr_proxy.admin.http.tokens import make_token
+
+    secret, token = make_token(Role(role), name)
+    print(token)
+    print(secret, file=sys.stderr)
+    return OK
 
 
 def _demo(clients: str, seed: str, trigger: str) -> int:

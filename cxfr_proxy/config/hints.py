@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from cxfr_proxy.config.table import Config, ProxyHeaderUse
@@ -34,8 +34,21 @@ def config_hints(config: Config) -> Iterator[str]:
     for place in config.listen_unix:
         if trusts_unix and place.mode & _OTHERS_MAY_WRITE:
             yield f"note: listen-unix: {place}: everybody on this machine can speak for any client there"
+    if config.http_tokens is not None and config.http is None:
+        yield "note: http-tokens has no effect without http"
+    if config.http_tokens is not None and config.http is not None and not _is_loopback(config.http.host):
+        yield f"note: http: {config.http}: tokens pass there without TLS: have a reverse proxy with TLS in front"
     if config.proxy_header is ProxyHeaderUse.OPTIONAL and not config.trusted_proxies:
         yield "note: proxy-header has no effect without trusted-proxies"
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None:
+        return False
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_wide(network: IPv4Network | IPv6Network) -> bool:

@@ -8,7 +8,7 @@ from typing import cast
 
 from cxfr_proxy.config import values
 from cxfr_proxy.config.control_places import default_control
-from cxfr_proxy.config.settings import Group, Reload, Row, setting
+from cxfr_proxy.config.settings import Group, Reload, Row, repeatable, setting
 from cxfr_proxy.config.values import ListenAddress, ValueType
 from cxfr_proxy.events import LogFormat, LogLevel
 
@@ -41,12 +41,33 @@ class OperatingSettings:
         Reload.RESTART,
         cast("ValueType[ListenAddress | None]", values.LISTEN),
         None,
-        "address that answers /metrics, /livez and /readyz by HTTP, without TLS or password: best a loopback address "
-        "like 127.0.0.1:9222",
-        "HTTP changes nothing and names no client, but the nodes' state is nobody else's business.",
+        "address that answers by HTTP, without TLS: /metrics, /livez and /readyz to everybody, the API to those who "
+        "have a token (http-tokens). Best a loopback address like 127.0.0.1:9222",
+        "The open pages change nothing and name no client, but the nodes' state is nobody else's business.",
         shown="none: no HTTP",
     )
     """``None``: not at all."""
+    http_tokens: Path | None = setting(
+        Group.OPERATING,
+        Reload.AT_ONCE,
+        cast("ValueType[Path | None]", values.PATH),
+        None,
+        "file of the tokens that let somebody use the API by HTTP, one 'role name digest' per line as cxfr-proxy token "
+        "makes it; nobody else may be able to read it",
+        "Without it nobody is let in: who may drain a node is not for a default to say.",
+        shown="none: no API",
+    )
+    """``None``: nobody may use it."""
+    http_host: tuple[str, ...] = repeatable(
+        Group.OPERATING,
+        Reload.AT_ONCE,
+        values.DOMAIN,
+        (),
+        "name by which the API may be asked for, beside IP addresses, localhost and the machine's own name: that of "
+        "a reverse proxy, for example",
+        "A page of somebody else's could otherwise have its own name lead here (DNS rebinding).",
+        shown="none",
+    )
     log_format: LogFormat = setting(
         Group.OPERATING,
         Reload.AT_ONCE,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cxfr_proxy import __version__, events
 from cxfr_proxy.admin.http.status import StoppingProxy
 from cxfr_proxy.admin.latest_events import event_rows
+from cxfr_proxy.admin.live_rows import SummaryRow
 from cxfr_proxy.admin.parts import Peers
 from cxfr_proxy.admin.rows import EventRow, InfoRow
 from cxfr_proxy.cluster.members import Cluster
@@ -48,6 +49,24 @@ class AboutProxy:
         tcp = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses]
         self._listen = [*tcp, *(f"unix:{path}" for path in paths)]
         self._room = room
+
+    def summary(self) -> SummaryRow:
+        workers, totals = self._workers, self._workers.totals()
+        outcomes = workers.statistics.by_software.values()
+        return SummaryRow(
+            state=self._state,
+            nodes=len(self._cluster),
+            nodes_usable=sum(node.usable for node in self._cluster),
+            workers=len(workers.slots),
+            sessions=workers.sessions,
+            connections=sum(row.connections for row in workers.worker_rows()),
+            capacity=self._room,
+            logins=sum(totals.logins),
+            logins_failed=sum(totals.failed_logins.values()),
+            moved=sum(each.moved for each in outcomes),
+            returned=sum(each.returned for each in outcomes),
+            rate=self._peers.source_row().rate,
+        )
 
     async def info(self) -> InfoRow:
         await self._workers.refresh()

@@ -21,7 +21,11 @@ from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.history import History
+from cxfr_proxy.admin.http.access import Access
+from cxfr_proxy.admin.http.api import HttpApi
+from cxfr_proxy.admin.http.live import LiveView
 from cxfr_proxy.admin.http.server import serve_http
+from cxfr_proxy.admin.http.site import Site
 from cxfr_proxy.admin.http.status import ProxyStatus, StoppingProxy
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
 from cxfr_proxy.admin.nodes import NodeControl
@@ -115,6 +119,8 @@ class Management:
         with self.reloads.noted(ReloadPart.CERTIFICATES):
             shown = show_certificates(read_pairs(key_pairs_of(config)), domains=config.domain)
             dialer = Dialer(config.timeouts, config.limits, read_node_certificate(config.node_key_pair))
+        with self.reloads.noted(ReloadPart.HTTP_TOKENS):
+            self._access = Access(config)
         self.files = ServedFiles(settings, ServerCertificates(shown), dialer, workers)
         self.checks = HealthChecks(cluster, partial(probe, dialer), domains=config.domain)
         self._features_changed = trio.Event()
@@ -125,7 +131,9 @@ class Management:
             self._node_source, cluster, drainer, assigned.pins, workers, config.transfer_rate, self._automatic
         )
         self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._sharing, self.reloads)
-        self.reloading = Reloading(settings, self.files, self.nodes, self.users, self.reloads, manager, self)
+        self.reloading = Reloading(
+            settings, self.files, self.nodes, self.users, self._access, self.reloads, manager, self
+        )
         self._about = AboutProxy(settings, cluster, workers, self._sharing, self.files.certificates, host)
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)
@@ -207,7 +215,8 @@ class Management:
                 share=SHARE if config.workers == 1 else SHARE_OF_NOBODY,
             )
             status = ProxyStatus(self._cluster, self._workers, scraper, self._host)
-            await services.start(serve_http, config.http, status, http)
+            api = HttpApi(self.console, self._access, LiveView(self.console, self._operations.feed))
+            await services.start(serve_http, config.http, Site(status, api), http)
 
     def announce(self, addresses: list[tuple[str, int]], paths: list[str], *, room: int) -> None:
         """Log that clients can connect now, at these addresses and unix sockets."""

@@ -19,6 +19,8 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy.admin.http.access import Access
+from cxfr_proxy.admin.http.tokens import TokenList
 from cxfr_proxy.admin.reloads import Faults, ReloadPart, ReloadRefused, Reloads
 from cxfr_proxy.admin.rows import SettingRow
 from cxfr_proxy.cluster.targets import RedirectTargets
@@ -54,6 +56,7 @@ class _ReadSoFar:
     change: SettingsChange | None = None
     files: PreparedFiles | None = None
     users: ReadUsers | None = None
+    tokens: TokenList | None = None
     nodes: ReadNodes | None = None
 
 
@@ -67,6 +70,7 @@ class Reloading:
         files: ServedFiles,
         nodes: NodeList,
         users: UserList,
+        access: Access,
         reloads: Reloads,
         manager: ServiceManager,
         follower: SettingsFollower,
@@ -75,6 +79,7 @@ class Reloading:
         self._files = files
         self._nodes = nodes
         self._users = users
+        self._access = access
         self._reloads = reloads
         self._manager = manager
         self._follower = follower
@@ -95,8 +100,9 @@ class Reloading:
             await self._reload_and_log()
 
     async def watch(self) -> None:
-        """Read everything again when the settings file, or what is in a directory of certificates, has changed, until
-        cancelled. A change counts when two looks in a row have seen the same: what is being written is not read."""
+        """Read everything again when the settings file, the file of tokens, or what is in a directory of certificates,
+        has changed, until cancelled. A change counts when two looks in a row have seen the same: what is being written
+        is not read."""
         before = self._seen
         while True:
             await trio.sleep(_LOOK_SECONDS)
@@ -107,9 +113,9 @@ class Reloading:
 
     def _look(self) -> Mapping[str, FileVersion | None]:
         """Return the versions of the files that are followed; ``None`` for one that is not there."""
-        files = [str(each) for each in files_of(self._settings.config)]
-        if self._settings.file is not None:
-            files.append(self._settings.file)
+        config = self._settings.config
+        others = (self._settings.file, config.http_tokens)
+        files = [*map(str, files_of(config)), *(str(file) for file in others if file is not None)]
         return {file: version_of(file) for file in files}
 
     async def _reload_and_log(self) -> None:
@@ -119,7 +125,7 @@ class Reloading:
             exc.log()
 
     async def reload(self) -> str:
-        """Read settings, nodes, user map and certificates again. Return in a sentence what was done.
+        """Read settings, nodes, user map, certificates and tokens again. Return in a sentence what was done.
 
         Raises :class:`~cxfr_proxy.admin.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
         """
@@ -202,6 +208,11 @@ class Reloading:
         taken = found.change.taken if found.change is not None else ()
         with self._reloads.collected(ReloadPart.CERTIFICATES, faults, noting=again):
             found.files = self._files.prepare(config, again=again)
+        if again or "http-tokens" in taken:
+            with self._reloads.collected(ReloadPart.HTTP_TOKENS, faults):
+                found.tokens = self._access.prepare(config)
+        else:
+            found.tokens = self._access.tokens
         if config.user_map is not None and (again or "user-map" in taken):
             with self._reloads.collected(ReloadPart.USER_MAP, faults):
                 found.users = await self._users.read(config.user_map)
@@ -237,6 +248,7 @@ class Reloading:
         assert found.files is not None
         self._settings.use(found.change)
         self._files.use(found.files)
+        self._access.use(found.change.config, found.tokens)
         if found.users is not None or found.change.config.user_map is None:
             self._users.take(found.users)
         self._follower.settings_taken(found.change.config)

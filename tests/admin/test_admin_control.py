@@ -20,6 +20,7 @@ import trio
 from fake_console import START, FakeConsole
 from trio.testing import MockClock
 
+from cxfr_proxy.admin import codec
 from cxfr_proxy.admin.callers import Caller
 from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.admin.control import client, server
@@ -90,7 +91,7 @@ async def test_progress_then_result(path: Path) -> None:
     assert fake.calls == [("drain", "node1", None, None, None)]
 
 
-@pytest.mark.parametrize("count", [0, 1, server.ROWS_AT_A_TIME, server.ROWS_AT_A_TIME + 1, 2500])
+@pytest.mark.parametrize("count", [0, 1, codec.ROWS_AT_A_TIME, codec.ROWS_AT_A_TIME + 1, 2500])
 async def test_long_lists_arrive_whole(path: Path, count: int) -> None:
     async with serving(path, FakeConsole(sessions_count=count)):
         (result,) = await answers(path, "show", what="sessions")

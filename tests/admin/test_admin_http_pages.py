@@ -5,52 +5,40 @@ from __future__ import annotations
 from http import HTTPStatus
 
 import pytest
-import trio
+from fake_site import FakeSite, FakeSource, json_of
 
-from cxfr_proxy.admin.http.pages import PAGES, answer
-from cxfr_proxy.admin.metrics.exposition import Exposition
+from cxfr_proxy.admin.http.pages import PAGES
 
-
-class FakeSource:
-    def __init__(self, reason: str | None = None) -> None:
-        self._reason = reason
-
-    def unready(self) -> str | None:
-        return self._reason
-
-    async def metrics(self, accept: str) -> Exposition:
-        await trio.lowlevel.checkpoint()
-        return Exposition("text/x", f"accepts {accept}".encode())
-
-
-READY = FakeSource()
+READY = FakeSite(source=FakeSource(None))
+CLOSED = FakeSite(source=FakeSource(None), tokens=None)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_pages(method: str) -> None:
     for path in PAGES:
-        assert (await answer(READY, method, path)).status is HTTPStatus.OK
-    metrics = await answer(READY, method, "/metrics", "text/y")
-    assert (metrics.content_type, metrics.body) == ("text/x", b"accepts text/y")
+        assert (await READY.answer(path, method)).status is HTTPStatus.OK
+    metrics = await READY.answer("/metrics", method)
+    assert (metrics.content_type, metrics.body) == ("text/x", b"figures")
 
 
 async def test_ready_or_why_not() -> None:
-    unready = FakeSource("the proxy is stopping")
-    found = await answer(unready, "GET", "/readyz")
+    unready = FakeSite(source=FakeSource("the proxy is stopping"))
+    found = await unready.answer("/readyz")
     assert (found.status, found.body) == (HTTPStatus.SERVICE_UNAVAILABLE, b"the proxy is stopping\n")
-    assert (await answer(unready, "GET", "/livez")).status is HTTPStatus.OK, "restarting it would not help"
+    assert (await unready.answer("/livez")).status is HTTPStatus.OK, "restarting it would not help"
 
 
 @pytest.mark.parametrize("target", ["/livez?verbose", "http://localhost:9222/livez", "HTTP://x/livez?a://b", "/livez?"])
 async def test_a_target_in_all_its_forms(target: str) -> None:
-    assert (await answer(READY, "GET", target)).status is HTTPStatus.OK
+    assert (await READY.answer(target)).status is HTTPStatus.OK
 
 
 @pytest.mark.parametrize(
-    "target", ["/", "", "*", "/metrics/", "/livez/..", "//livez", "/livez%00", "http://", "ftp://x/livez", "?", "\xff"]
+    "target",
+    ["", "*", "/metrics/", "/livez/..", "//livez", "/livez%00", "http://", "ftp://x/livez", "?", "\xff", "/api"],
 )
 async def test_what_is_not_there(target: str) -> None:
-    found = await answer(READY, "GET", target)
+    found = await READY.answer(target)
     assert found.status is HTTPStatus.NOT_FOUND
     assert all(path.encode() in found.body for path in PAGES)
     assert "\xff".encode("latin-1") not in found.body
@@ -58,6 +46,21 @@ async def test_what_is_not_there(target: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "get", "CONNECT", "TRACE"])
 async def test_nothing_can_be_changed(method: str) -> None:
+    for path in ("/", *PAGES):
+        found = await READY.answer(path, method)
+        assert (found.status, found.headers) == (HTTPStatus.METHOD_NOT_ALLOWED, (("Allow", "GET, HEAD"),))
+
+
+async def test_the_bare_address_lists_what_there_is() -> None:
+    for site, has_api in ((READY, True), (CLOSED, False)):
+        text, listed = await site.answer("/"), json_of(await site.answer("/", accept="text/html, application/json"))
+        assert (b"/api/v1" in text.body) is has_api
+        assert set(listed["pages"]) == {*PAGES, *(("/api/v1",) if has_api else ())}
+        assert all(path.encode() in text.body for path in PAGES)
+
+
+async def test_the_open_pages_stay_so() -> None:
+    """Whoever asks, by whatever name."""
     for path in PAGES:
-        found = await answer(READY, method, path)
-        assert (found.status, found.allow) == (HTTPStatus.METHOD_NOT_ALLOWED, "GET, HEAD")
+        found = await CLOSED.answer(path, host="monitor.example", origin="http://elsewhere.example")
+        assert found.status is HTTPStatus.OK

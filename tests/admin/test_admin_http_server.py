@@ -10,36 +10,19 @@ from contextlib import asynccontextmanager, suppress
 import h11
 import pytest
 import trio
+from fake_site import SECRETS, FakeSite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
+from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.http import connection, site
 from cxfr_proxy.admin.http import server as http_server
 from cxfr_proxy.admin.http.server import HttpServer, serve_http
-from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
 
 HELLO = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class FakeSource:
-    """``metrics`` waits for ``go``, or fails, if told so."""
-
-    def __init__(self) -> None:
-        self.go = trio.Event()
-        self.go.set()
-        self.fails = False
-        self.body = b"figures"
-
-    def unready(self) -> str | None:
-        return "it is night"
-
-    async def metrics(self, accept: str) -> Exposition:
-        await self.go.wait()
-        if self.fails:
-            raise RuntimeError("secret")
-        return Exposition("text/x", self.body)
 
 
 class Client:
@@ -75,8 +58,10 @@ class Client:
 
 class World:
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.source = FakeSource()
-        self.server = HttpServer(self.source)
+        fake = FakeSite()
+        self.fake = fake.fake
+        self.source = fake.source
+        self.server = HttpServer(fake.site)
         self._nursery = nursery
 
     def connect(self) -> Client:
@@ -251,7 +236,7 @@ async def test_who_says_too_little(data: bytes, answered: bytes, autojump_clock:
         received = await client.rest()
         assert received.startswith(answered)
         assert bool(received) == bool(answered)
-        assert trio.current_time() - began == pytest.approx(http_server.REQUEST_SECONDS, abs=1.1)
+        assert trio.current_time() - began == pytest.approx(connection.REQUEST_SECONDS, abs=1.1)
 
 
 async def test_byte_by_byte_is_not_for_ever(autojump_clock: MockClock) -> None:
@@ -262,7 +247,7 @@ async def test_byte_by_byte_is_not_for_ever(autojump_clock: MockClock) -> None:
             for _ in range(100):
                 await client.stream.send_all(b"G")
                 await trio.sleep(1)
-        assert trio.current_time() - began < http_server.REQUEST_SECONDS + 3
+        assert trio.current_time() - began < connection.REQUEST_SECONDS + 3
 
 
 async def test_a_connection_may_rest_between_two_scrapes(autojump_clock: MockClock) -> None:
@@ -285,7 +270,7 @@ async def test_the_time_for_a_request_begins_with_it(autojump_clock: MockClock) 
         began = trio.current_time()
         await client.stream.send_all(HELLO[:-1])
         assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
-        assert trio.current_time() - began == pytest.approx(http_server.REQUEST_SECONDS)
+        assert trio.current_time() - began == pytest.approx(connection.REQUEST_SECONDS)
 
 
 async def test_figures_that_do_not_come(autojump_clock: MockClock) -> None:
@@ -294,15 +279,15 @@ async def test_figures_that_do_not_come(autojump_clock: MockClock) -> None:
         client = it.connect()
         began = trio.current_time()
         assert (await client.ask("/metrics"))[0] == 503
-        assert trio.current_time() - began == http_server.ANSWER_SECONDS
+        assert trio.current_time() - began == site.PAGE_SECONDS
         assert (await client.ask("/livez"))[0] == 200
 
 
 async def test_who_does_not_read_his_answer(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "ANSWER_SECONDS", 0.1)  # sockets know no mock time
-    source = FakeSource()
-    source.body = b"x" * 50_000_000
-    server = HttpServer(source)
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.1)  # sockets know no mock time
+    fake = FakeSite()
+    fake.source.body = b"x" * 50_000_000
+    server = HttpServer(fake.site)
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server.serve, [listener])
@@ -364,7 +349,7 @@ async def test_who_waits_for_an_answer_goes_last(autojump_clock: MockClock) -> N
 
 async def test_one_address_leaves_room_for_others() -> None:
     """Over sockets, of which each has an address."""
-    server = HttpServer(FakeSource())
+    server = HttpServer(FakeSite().site)
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server.serve, listeners)
@@ -382,18 +367,135 @@ async def test_one_address_leaves_room_for_others() -> None:
         nursery.cancel_scope.cancel()
 
 
+# --- bodies
+
+PLAIN = "POST /api/v1/undrain HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+ORDER = f"{PLAIN}Authorization: Bearer {SECRETS[Role.OPERATE]}\r\nContent-Type: application/json\r\n"
+BODY = b'{"node": "node1"}'
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        ("Content-Length: 17", BODY, 200),
+        ("Transfer-Encoding: chunked", b'8\r\n{"node":\r\n9\r\n "node1"}\r\n0\r\n\r\n', 200),
+        ("Transfer-Encoding: chunked", b"8\r\nnonsense", 400),
+        ("Content-Length: 18", BODY, 400),
+        ("Content-Length: 70000", b"x" * 70_000, 413),
+        ("Transfer-Encoding: chunked", b"11170\r\n" + b"x" * 70_000, 413),
+    ],
+)
+async def test_a_body(head: str, body: bytes, status: int, autojump_clock: MockClock) -> None:
+    async with world() as it:
+        answer = await it.say(f"{ORDER}{head}\r\n\r\n".encode() + body)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert bool(it.fake.calls) == (status == 200)
+
+
+async def test_bodies_on_one_connection(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        client = it.connect()
+        for _ in range(3):
+            await client.stream.send_all(f"{ORDER}Content-Length: 17\r\n\r\n".encode())
+            await wait_all_tasks_blocked()
+            await client.stream.send_all(BODY)
+            answer = b""
+            while not answer.endswith(b"}\n"):
+                answer += await client.stream.receive_some(1)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+        assert len(it.fake.calls) == 3
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        client = it.connect()
+        await client.stream.send_all(f"{ORDER}Content-Length: 17\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert (await client.stream.receive_some(100)).startswith(b"HTTP/1.1 100 ")
+        await client.stream.send_all(BODY)
+        await client.stream.send_eof()
+        assert (await client.rest()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_body_has_its_time(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        client = it.connect()
+        began = trio.current_time()
+        await client.stream.send_all(f"{ORDER}Content-Length: 17\r\n\r\n".encode())
+        assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+        assert trio.current_time() - began == pytest.approx(connection.REQUEST_SECONDS)
+        assert it.fake.calls == []
+
+
+async def test_no_body_is_read_for_a_stranger(autojump_clock: MockClock) -> None:
+    """The answer does not wait for it."""
+    async with world() as it:
+        client = it.connect()
+        await client.stream.send_all(f"{PLAIN}Content-Length: 60000\r\n\r\n".encode())
+        assert (await client.rest()).startswith(b"HTTP/1.1 401 ")
+        assert trio.current_time() < 1.5
+
+
+# --- answers that go on
+
+WATCH = f"GET /api/v1/events HTTP/1.1\r\nHost: [::1]:1\r\nAuthorization: Bearer {SECRETS[Role.VIEW]}\r\n\r\n".encode()
+
+
+async def test_events(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        client = it.connect()
+        await client.stream.send_all(WATCH)
+        received = b""
+        while b"event: source" not in received:
+            received += await client.stream.receive_some(65_536)
+        head = received.partition(b"\r\n\r\n")[0].lower()
+        assert head.startswith(b"http/1.1 200 ok\r\ncontent-type: text/event-stream\r\n")
+        assert b"transfer-encoding: chunked" in head
+        assert b"cache-control: no-store" in head
+        assert it.server.connections == 1
+        await client.stream.aclose()
+        await wait_all_tasks_blocked()
+        assert it.server.connections == 0, "at once, though nothing is to be sent"
+
+
+async def test_a_reader_that_does_not_read_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    """Over memory streams of a few bytes."""
+    async with trio.open_nursery() as nursery:
+        fake = FakeSite()
+        server = HttpServer(fake.site)
+        ours, theirs = lockstep_stream_pair()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connection, "ANSWER_SECONDS", 0.05)
+            nursery.start_soon(server.serve, theirs)
+            await ours.send_all(WATCH)
+            await ours.receive_some(10)
+            with trio.fail_after(60):
+                while server.connections:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+    assert not caplog.records
+
+
+async def test_behind_events_comes_nothing(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        client = it.connect()
+        await client.stream.send_all(WATCH)
+        await wait_all_tasks_blocked()
+        await client.stream.send_all(HELLO)
+        assert (await client.rest()).count(b"HTTP/1.1 ") == 1
+
+
 # --- sockets
 
 
 async def test_on_a_socket(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_http, ListenAddress("127.0.0.1", 0), FakeSource())
+        await nursery.start(serve_http, ListenAddress("127.0.0.1", 0), FakeSite().site)
         fields = getattr(caplog.records[0], "cxfr_proxy_fields")  # noqa: B009 - mypy knows no such attribute
         assert (caplog.messages[0], fields["address"]) == ("http-listening", "127.0.0.1")
         client = Client(await trio.open_tcp_stream("127.0.0.1", fields["port"]))
         assert await client.ask("/livez") == (200, b"OK\n")
         with pytest.raises(ConfigError, match="cannot listen on"):
-            await serve_http(ListenAddress("127.0.0.1", fields["port"]), FakeSource())
+            await serve_http(ListenAddress("127.0.0.1", fields["port"]), FakeSite().site)
         await client.stream.aclose()
         nursery.cancel_scope.cancel()

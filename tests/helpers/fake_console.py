@@ -25,6 +25,7 @@ from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.history import History
+from cxfr_proxy.admin.live_rows import SummaryRow
 from cxfr_proxy.admin.nodes import NodeControl
 from cxfr_proxy.admin.parts import About, Peers, Reloader, Roller, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
@@ -115,6 +116,8 @@ class FakeConsole:
     """The addition to the answers of commands."""
     missing: list[str] = field(default_factory=list)
     """The omissions of all answers."""
+    hangs: bool = False
+    """A session's details never come."""
 
     @property
     def console(self) -> Console:
@@ -130,7 +133,7 @@ class FakeConsole:
             peers=_Peers(self),
             files=_Files(),
             settings=_Settings(self),
-            about=_About(),
+            about=_About(self),
             history=_History(),
         )
 
@@ -185,6 +188,9 @@ class _Drains(DrainControl):
             migrate=fake.migrate,
             refuses_logins=fake.refused,
         )
+
+    def progress_rows(self) -> list[DrainProgress]:
+        return [replace(START, node=node) for node in sorted(self._fake.draining)]
 
     def abort(self, node: str) -> None:
         self._fake.check(node)
@@ -298,6 +304,9 @@ class _Rebalances(RebalanceControl):
         fake.calls.append(("plan-rebalance", rate, max_share))
         return RebalancePlan(300, 40, fake.planned_moves, rate=50.0, seconds=6.0, stay_down=fake.stay_down)
 
+    def progress_rows(self) -> list[RebalanceProgress]:
+        return []
+
     async def plan_return(self, node: str) -> Returning:
         return replace(self._fake.returning, node=node)
 
@@ -321,6 +330,9 @@ class _Nodes(NodeControl):
         return self._fake.sessions_count
 
     async def rows(self) -> list[NodeRow]:
+        return await self.known_rows()
+
+    async def known_rows(self) -> list[NodeRow]:
         return [
             NodeRow(
                 "node1",
@@ -384,6 +396,12 @@ class _Workers(WorkerControl):
         self._fake = fake
 
     async def rows(self) -> list[WorkerRow]:
+        return self.known_rows()
+
+    def progress_rows(self) -> list[RestartProgress]:
+        return []
+
+    def known_rows(self) -> list[WorkerRow]:
         return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 2, 1)]
 
     def restart(self) -> None:
@@ -408,6 +426,8 @@ class _Clients(ClientControl):
         return FoundSessions(rows[: wanted.limit], len(rows))
 
     async def details(self, session_id: int) -> SessionDetailsRow:
+        if self._fake.hangs:
+            await trio.sleep_forever()
         if session_id > self._fake.sessions_count:
             raise ConfigError(f"there is no session {session_id}")
         return SessionDetailsRow(
@@ -449,6 +469,12 @@ class _Clients(ClientControl):
 
 
 class _About(About):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    def summary(self) -> SummaryRow:
+        return SummaryRow("serving", 2, 1, 2, self._fake.sessions_count, 15, 500, 20, 1, 3, 2, 50.0)
+
     async def info(self) -> InfoRow:
         return InfoRow(
             version="1.2.3",

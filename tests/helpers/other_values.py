@@ -100,6 +100,8 @@ OTHER: Final[dict[str, tuple[str, object]]] = {
     "max-depth": ("8", 8),
     "connections-per-address": ("none", None),
     "control": ("c.sock", Path("c.sock")),
+    "http-host": ("proxy.example.org", ("proxy.example.org",)),
+    "http-tokens": ("tokens.txt", Path("tokens.txt")),
     "http": ("[::1]:9222", ListenAddress("::1", 9222)),
     "log-format": ("json", LogFormat.JSON),
     "log-level": ("debug", LogLevel.DEBUG),

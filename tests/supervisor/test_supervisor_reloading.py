@@ -18,6 +18,8 @@ from relay_tools import write_pem
 from trio.testing import MockClock
 
 from cxfr_proxy import events
+from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.http.tokens import make_token
 from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
 from cxfr_proxy.admin.rows import SettingRow
 from cxfr_proxy.config.settings import Reload, Setting
@@ -36,6 +38,19 @@ def told(worker: FakeWorker) -> list[tuple[bool, float]]:
 
 def write(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def write_tokens(path: Path, *who: str) -> None:
+    """Roles and names in turn."""
+    path.touch(mode=0o600)
+    named = zip(who[::2], who[1::2], strict=True)
+    path.write_text("".join(f"{make_token(Role(role), name)[1]}\n" for role, name in named))
+
+
+def names_of(it: House) -> list[str] | None:
+    """The names of the tokens that let somebody in."""
+    tokens = it.supervisor._management._access.tokens
+    return [each.name for each in tokens.tokens] if tokens is not None else None
 
 
 def make(directory: Path) -> None:
@@ -107,6 +122,30 @@ async def test_every_fault_is_named_and_nothing_is_taken(
         it.supervisor.reload_on_signal()
         while caplog.messages.count("reload-failed") < 4:
             await trio.lowlevel.checkpoint()
+
+
+async def test_tokens_are_taken_with_the_rest(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:
+    tokens = tmp_path / "tokens.txt"
+    async with house(tmp_path, settings=settings) as it:
+        assert names_of(it) is None
+        write_tokens(tokens, "view", "grafana")
+        write(settings, f"http-tokens = '{tokens}'\n")
+        assert "http-tokens: taken" in await it.supervisor.console.files.reload()
+        assert names_of(it) == ["grafana"]
+        write(tokens, "view grafana\n")
+        with pytest.raises(ReloadRefused, match=r"tokens\.txt:1:6: expected a role, a name and a digest") as caught:
+            await it.supervisor.console.files.reload()
+        assert [part for part, _ in caught.value.by_part] == [ReloadPart.HTTP_TOKENS]
+        assert names_of(it) == ["grafana"], "as before"
+        write_tokens(tokens, "view", "grafana", "admin", "alice")
+        await trio.sleep(5)
+        assert names_of(it) == ["grafana", "alice"], "a changed file is taken by itself"
+        tokens.chmod(0o644)
+        with pytest.raises(ReloadRefused, match="nobody else can read"):
+            await it.supervisor.console.files.reload()
+        write(settings, "transfer-rate = 20\n")
+        await it.supervisor.console.files.reload()
+        assert names_of(it) is None
 
 
 async def test_nodes_that_are_good_are_followed_although_settings_are_not(
@@ -323,9 +362,12 @@ async def test_a_supervisor_that_takes_it_is_like_one_that_began_with_it(setting
     for path in (first, second):
         path.chmod(0o600)
     users, nodes = tmp_path / "users.txt", tmp_path / "nodes.txt"
+    tokens = tmp_path / "tokens.txt"
     write(users, "kim@example.org node1\n")
     write(nodes, "node1 10.0.0.1 check=none\n")
+    write_tokens(tokens, "view", "viewer")
     files = {
+        "http-tokens": tokens,
         "certificate": second,
         "key": first,
         "node-certificate": second,

@@ -21,7 +21,7 @@ from typing import Final, NoReturn, Protocol
 import trio
 
 from cxfr_proxy.admin.callers import Caller, Role, Way
-from cxfr_proxy.admin.codec import encode
+from cxfr_proxy.admin.codec import json_pieces
 from cxfr_proxy.admin.control.peer import peer_of
 from cxfr_proxy.admin.control.socket_file import SocketFile, socket_file
 from cxfr_proxy.admin.rows import Note
@@ -34,8 +34,6 @@ MAX_REQUEST_BYTES: Final = 65_536
 """The longest sensible request, a command with a JID, has some 3 KB."""
 REQUEST_SECONDS: Final = 10.0
 """From connecting to a complete request: commands send it at once, and a person at ``socat`` can type one."""
-ROWS_AT_A_TIME: Final = 1000
-"""Rows encoded between two checkpoints: some tenths of a millisecond, in which no other session is served."""
 _LOOK_SECONDS: Final = 1.0
 """Between two looks whether the socket is still there: what cleans up temporary files may have taken it along."""
 
@@ -213,11 +211,8 @@ async def _cancel_when_gone(stream: trio.SocketStream, scope: trio.CancelScope) 
 
 async def _send(stream: trio.SocketStream, kind: str, value: object) -> None:
     """Send one answer line. A long list goes out in pieces, so that other tasks run while it is encoded."""
-    if not isinstance(value, list):
-        await stream.send_all(b'{"%s": %s}\n' % (kind.encode(), encode(value)))
-        return
-    await stream.send_all(b'{"%s": [' % kind.encode())
-    for at in range(0, len(value), ROWS_AT_A_TIME):
-        rows = encode(value[at : at + ROWS_AT_A_TIME])[1:-1]  # without the brackets of its own
-        await stream.send_all(b"," + rows if at else rows)
-    await stream.send_all(b"]}\n")
+    before = b'{"%s": ' % kind.encode()
+    for piece in json_pieces(value):
+        await stream.send_all(before + piece)
+        before = b""
+    await stream.send_all(b"}\n")

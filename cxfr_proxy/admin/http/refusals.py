@@ -1,0 +1,21 @@
+"""The operator's mistakes, as statuses of HTTP."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from cxfr_proxy.admin.arguments import BadArguments
+from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.http.exchange import HttpProblem
+from cxfr_proxy.errors import ConfigError
+
+
+def refusal(command: Command, exc: ConfigError, notes: tuple[str, ...]) -> HttpProblem:
+    """Return the answer to a command that was refused. ``notes`` say which workers had no part in that."""
+    if isinstance(exc, BadArguments):
+        status = HTTPStatus.BAD_REQUEST
+    elif notes:  # a worker that owes an answer may have what was not found
+        status = HTTPStatus.GATEWAY_TIMEOUT
+    else:
+        status = HTTPStatus.CONFLICT if command.mutates else HTTPStatus.NOT_FOUND
+    return HttpProblem(status, str(exc), notes=notes)

@@ -1,0 +1,124 @@
+"""Answers that go on as server-sent events: the live view, and orders whose end is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from cxfr_proxy import __version__
+from cxfr_proxy.admin.codec import encode, json_pieces
+from cxfr_proxy.admin.commands import Command, execute
+from cxfr_proxy.admin.http.access import Access, Admitted
+from cxfr_proxy.admin.http.exchange import EventSink, EventStream, HttpProblem
+from cxfr_proxy.admin.http.live import LiveView
+from cxfr_proxy.admin.http.refusals import refusal
+from cxfr_proxy.admin.http.sse import BEGINNING, HEARTBEAT, RETRY_SECONDS, sse_event
+from cxfr_proxy.admin.http.topics import TOPICS
+from cxfr_proxy.admin.rows import Note, Progress
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.tasks import Task, isolated
+
+if TYPE_CHECKING:
+    from cxfr_proxy.admin.console import Console
+
+MAX_STREAMS: Final = 8
+"""Each has a connection for as long as it likes; the others are for requests that come and go."""
+HEARTBEAT_SECONDS: Final = 15.0
+"""Of silence: shorter than the patience of every HTTP proxy between here and the client."""
+
+
+class OpenStreams:
+    """Counts the streams that are open."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    def check_room(self) -> None:
+        """Raise :class:`HttpProblem` if there is no room for one more."""
+        if self._open >= MAX_STREAMS:
+            retry = ("Retry-After", f"{RETRY_SECONDS:.0f}")
+            raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_STREAMS} streams are open already", retry)
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count one for the duration of the block."""
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+
+class FeedStream(EventStream):
+    """The live view; ``seen`` is the number of the last event that the client has had, 0 for none.
+
+    It ends when its token lets nobody in any more.
+    """
+
+    def __init__(self, live: LiveView, seen: int, access: Access, admission: Admitted, streams: OpenStreams) -> None:
+        self._live = live
+        self._seen = seen
+        self._access = access
+        self._admission = admission
+        self._streams = streams
+
+    async def send_to(self, sink: EventSink) -> None:
+        caller = self._admission.caller
+        hello = {"version": __version__, "name": caller.name, "role": str(caller.role), "topics": list(TOPICS)}
+        with self._streams.one_more():
+            await sink.send(BEGINNING + sse_event("hello", encode(hello)))
+            sent_at = trio.current_time()
+            async with aclosing(self._live.newer_than(self._seen)) as news:
+                async for topics in news:
+                    if not self._access.holds(self._admission):
+                        return
+                    for each in topics:
+                        await sink.send(sse_event(each.topic, each.data, self._live.event_id(each.number)))
+                        sent_at = trio.current_time()
+                    if trio.current_time() >= sent_at + HEARTBEAT_SECONDS:
+                        await sink.send(HEARTBEAT)
+                        sent_at = trio.current_time()
+
+
+class OrderStream(EventStream):
+    """An order that is carried out while its progress is told; at last its result, or the error."""
+
+    def __init__(
+        self,
+        console: Console,
+        admission: Admitted,
+        command: Command,
+        given: Mapping[str, object],
+        streams: OpenStreams,
+    ) -> None:
+        self._console = console
+        self._admission = admission
+        self._command = command
+        self._given = given
+        self._streams = streams
+
+    async def send_to(self, sink: EventSink) -> None:
+        notes: list[str] = []
+
+        async def report(row: Progress | Note) -> None:
+            if isinstance(row, Note):
+                notes.append(row.note)
+            await sink.send(sse_event("note" if isinstance(row, Note) else "progress", encode(row)))
+
+        with self._streams.one_more():
+            await sink.send(BEGINNING)
+            problem = HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "the proxy failed to do that; its log says why")
+            passing = (ConfigError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+            name, arguments = self._command.request(self._given)
+            try:
+                with isolated(Task.HTTP, passing, command=self._command.name):
+                    answer = await execute(self._console, self._admission.caller, name, arguments, report)
+                    await sink.send(sse_event("result", b"".join(json_pieces(answer))))
+                    return
+            except ConfigError as exc:
+                problem = refusal(self._command, exc, tuple(notes))
+            await sink.send(sse_event("error", encode(problem.as_object())))
