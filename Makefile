@@ -50,6 +50,8 @@ docs: $(VENV)/.installed
 		> docs/configuration.md
 	$(BIN)/python -c 'from cxfr_proxy.admin.metrics import reference; print(end=reference.render_markdown())' > docs/metrics.md
 	$(BIN)/python -c 'from cxfr_proxy.session import chart; print(end=chart.render_markdown())' > docs/session-states.md
+	$(BIN)/python -c 'import pathlib; from cxfr_proxy.doctor import reference; page = pathlib.Path("docs/doctor.md"); \
+		page.write_text(reference.put_into(page.read_text()))'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -35,6 +35,7 @@ ipc              what supervisor and workers tell each other, and what carries i
 worker           what serves clients
 supervisor       what there is one of: nodes, health, drains, pace, peers; and the workers, in slots
 proxy            the running proxy, put together of these, and its signals
+doctor           what is wrong with the nodes: facts that were collected, and rules that judge them
 demo             a small XMPP world, behind ``cxfr-proxy demo`` and the tests
 cli              the command line
 __main__         ``python -m cxfr_proxy``: holds signals back, then runs the command line

@@ -13,6 +13,7 @@ import pytest
 import cxfr_proxy
 from cxfr_proxy.admin.commands import COMMANDS
 from cxfr_proxy.cluster.nodes import OPTIONS
+from cxfr_proxy.doctor import reference
 from cxfr_proxy.log_latest import SHOWN
 
 PACKAGE: Final = Path(cxfr_proxy.__file__).parent
@@ -110,6 +111,11 @@ def test_every_node_option_is_documented() -> None:
     rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / "nodes.md").read_text("utf-8"), re.MULTILINE)
     documented = [name for row in rows for name in re.findall(r"`([a-z-]+)=", row)]
     assert sorted(documented) == sorted(OPTIONS)
+
+
+def test_every_finding_of_the_doctor_is_documented() -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text("utf-8")
+    assert page == reference.put_into(page)
 
 
 def test_every_command_is_documented() -> None:

@@ -53,19 +53,26 @@ ORDER: Final = (
     ("ipc",),
     ("worker", "supervisor"),
     ("proxy",),
-    ("demo",),
+    ("demo", "doctor"),
     ("cli", "__main__"),
 )
 """Rooms from the bottom up; each may import its own row and those before it."""
-STRANGERS: Final = ({"worker", "supervisor"}, {"xmpp", "cluster"}, {"session", "net"}, {"relay", "admin"})
+STRANGERS: Final = (
+    {"demo", "doctor"},
+    {"worker", "supervisor"},
+    {"xmpp", "cluster"},
+    {"session", "net"},
+    {"relay", "admin"},
+)
 """Of one row, and still none knows the other."""
 
 PLUGINS_MAY_IMPORT: Final = {"errors", "xmpp", "plugins"}
 """The plugins run in other people's programs, so they take little along; and the proxy is none of those programs."""
 
-WITHOUT_IO: Final = ("xmpp", "cluster", "session", "transfers")
+WITHOUT_IO: Final = ("xmpp", "cluster", "session", "transfers", "doctor")
 WITH_IO: Final = (
     "cxfr_proxy.cluster.sources",
+    "cxfr_proxy.doctor.examining",
     "cxfr_proxy.transfers.drains",
     "cxfr_proxy.transfers.mover",
     "cxfr_proxy.transfers.pace",

@@ -31,6 +31,7 @@ BARE: Final = {
     "net/listen.py": 1,  # the inside of each is Task.ACCEPT
     "cluster/sources/etcd.py": 1,  # inside Task.ETCD
     "cli/connecting.py": 1,  # of one command
+    "doctor/examining/together.py": 1,  # of one command
     "cli/rolling.py": 1,  # of one command
 }
 """Files that call ``start_soon`` themselves, how often, and why they may."""

@@ -12,6 +12,7 @@ completion  completion scripts for shells
 manual      the manual page
 time_left   how long something still takes
 checking    ``cxfr-proxy check``: the faults in the settings and files
+doctoring   ``cxfr-proxy doctor``: what is wrong with the nodes, and how to mend it
 connecting  ``cxfr-proxy check --connect``: whether each node can be reached
 =========== ==================================================================================================
 

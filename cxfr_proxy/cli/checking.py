@@ -81,7 +81,7 @@ def _read_listed(config: Config) -> Sequence[NodeSpec]:
     from cxfr_proxy.upstream.dial import read_authorities_of
 
     assert config.backends is not None
-    nodes = _read_nodes(open_source(config.backends, config.redirection))
+    nodes = read_nodes(open_source(config.backends, config.redirection))
     read_authorities_of(nodes)
     print(clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
     return nodes
@@ -149,7 +149,7 @@ def _read(load: Callable[[], T]) -> T | None:
         return None
 
 
-def _read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
+def read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
     """Read the nodes once. A reading with faults, which a proxy would make the best of, counts as none."""
 
     async def read() -> Reading:

@@ -211,6 +211,22 @@ def _add_help(parser: Parser) -> None:
 
 def _add_check(parser: Parser) -> None:
     parser.add_argument("--connect", action="store_true", help="connect to each node as a client would be, too")
+    _add_settings_again(parser)
+
+
+def _add_doctor(parser: Parser) -> None:
+    parser.add_argument(
+        "--user", dest="log_in_as", metavar="JID", help="log in on each node as that user, and ask more"
+    )
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="the user's password (default: ask for it at the terminal)"
+    )
+    parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    _add_settings_again(parser)
+
+
+def _add_settings_again(parser: Parser) -> None:
+    """Have the command take every setting behind its word as well."""
     _add_config(parser)
     for group in Group:
         heading = parser.add_argument_group(group.value)
@@ -260,6 +276,12 @@ _LOCAL: Final = (
     LocalCommand("help", "show how a command is used", Topic.SEE, _add_help),
     LocalCommand(
         "check", "check the settings, the nodes and the user map, and show every fault", Topic.RUN, _add_check
+    ),
+    LocalCommand(
+        "doctor",
+        "look at the nodes as clients find them, and name each fault with the setting that mends it",
+        Topic.RUN,
+        _add_doctor,
     ),
     LocalCommand(
         "demo",

@@ -84,6 +84,10 @@ def _run(parser: Parser, namespace: argparse.Namespace) -> int:
     if command == "check":
         return check(*source.gather(), dials=bool(flags["connect"]))
     config = source.read()
+    if command == "doctor":
+        from cxfr_proxy.cli.doctoring import examine_nodes
+
+        return examine_nodes(config, flags)
     if isinstance(command, Command):
         conversation = RollConversation(flags["run"]) if command.name == "roll" else None
         return speak(command, flags, partial(_control, config, source), conversation)

@@ -97,7 +97,10 @@ class ProbeStream:
             raise _fault("the node sent plain bytes behind <proceed/>")
 
     async def ask(self, request: bytes, header: StreamHeader) -> stanza.Element:
-        """Send this, and return the next element of the node's, whose header that was. Raises as :meth:`open` does."""
+        """Send this (nothing, if it is empty), and return the next element of the node's, whose header that was.
+
+        Raises as :meth:`open` does.
+        """
         await self._endpoint.send_all(request)
         _, answer = await self._element(header)
         return answer

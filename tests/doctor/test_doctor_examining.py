@@ -1,0 +1,276 @@
+"""The doctor before nodes on real sockets: sound ones, and those with a fault that is planted in what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from doctor_nodes import DOMAIN, PASSWORD, SASL2, USER, ScriptedNode, SharedMemory, offering, serving
+from relay_tools import no_leak, peer, server_context, write_pem
+
+from cxfr_proxy.cluster.nodes_file import parse_nodes
+from cxfr_proxy.config.table import Config, Timeouts
+from cxfr_proxy.demo.certificate import make_certificate
+from cxfr_proxy.demo.cluster import DemoCluster
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.doctor.examining import sessions
+from cxfr_proxy.doctor.examining.client import Account
+from cxfr_proxy.doctor.examining.cluster import examine
+from cxfr_proxy.doctor.facts import ClusterFacts
+from cxfr_proxy.doctor.findings import ClusterFinding
+from cxfr_proxy.doctor.judgement import judge
+
+ACCOUNT = Account(USER, DOMAIN, PASSWORD)
+CONFIG = Config(
+    domain=(DOMAIN,),
+    timeouts=Timeouts(node_connect_timeout=20.0, tls_handshake_timeout=20.0, node_greeting_timeout=20.0),
+)
+FEATURES = offering("SCRAM-SHA-1", "PLAIN")
+
+
+@pytest.fixture(autouse=True)
+def sessions_are_old_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No node here tells sessions apart by seconds."""
+    monkeypatch.setattr(sessions, "_YOUNG_SECONDS", 0.0)
+
+
+def about_nodes(facts: ClusterFacts) -> list[ClusterFinding]:
+    """The findings that are not about this machine."""
+    return [each for each in judge(facts) if each.symptom.node is not None]
+
+
+def named(facts: ClusterFacts) -> set[tuple[str, str | None]]:
+    return {(each.rule.name, each.symptom.node) for each in about_nodes(facts)}
+
+
+async def look(
+    nodes: Sequence[ScriptedNode], options: str = "", account: Account | None = None, config: Config = CONFIG
+) -> ClusterFacts:
+    """Examine these nodes, whose lines have those options."""
+    with no_leak():
+        async with serving(*nodes) as addresses:
+            text = "".join(f"node{number} {address} {options}\n" for number, address in enumerate(addresses, 1))
+            return await examine(config, parse_nodes(text, "nodes.txt"), account)
+
+
+def pair(memory: SharedMemory | None = None, /, **faults: Any) -> list[ScriptedNode]:
+    """Two nodes, of which the second has these faults; with ``memory``, they share it."""
+    return [
+        ScriptedNode(memory or SharedMemory()),
+        ScriptedNode(memory or SharedMemory(), **faults),
+    ]
+
+
+async def test_sound_nodes_that_share_nothing() -> None:
+    facts = await look(pair(), account=ACCOUNT)
+    assert about_nodes(facts) == []
+    assert [each.session is not None and each.session.resumable for each in facts.nodes] == [True, True]
+    assert [move.refused for move in facts.moves] == ["item-not-found"] * 2
+
+
+async def test_a_sound_cluster_behind_headers() -> None:
+    nodes = pair(SharedMemory(), expects_header=True)
+    nodes[0].expects_header = True
+    facts = await look(nodes, "send-proxy=v2 resume=shared", ACCOUNT)
+    assert about_nodes(facts) == []
+    assert [move.refused for move in facts.moves] == [None] * 2
+    assert nodes[0].memory.sessions == set(), "nothing is left behind"
+
+
+async def test_sound_nodes_behind_tls(tmp_path: Path) -> None:
+    certificate = write_pem(tmp_path, DOMAIN)
+    nodes = pair(tls=server_context(certificate))
+    nodes[0].tls = server_context(certificate)
+    config = Config(domain=(DOMAIN,), timeouts=CONFIG.timeouts)
+    facts = await look(nodes, f"tls=direct ca={certificate}", ACCOUNT, config)
+    # It is one of those that the proxy makes for trying things, and ends in 30 days.
+    assert about_nodes(facts) == []
+    assert all(each.tls is not None and each.tls.version == "TLSv1.3" for each in facts.nodes)
+
+
+async def test_nothing_is_left_of_a_session_that_nobody_else_resumes() -> None:
+    nodes = pair()
+    await look(nodes, account=ACCOUNT)
+    assert [node.memory.sessions for node in nodes] == [set(), set()]
+
+
+PLANTED: list[tuple[str, str, dict[str, Any]]] = [
+    ("proxy-header-missing", "", {"expects_header": True}),
+    ("mechanisms-differ", "", {"features": offering("SCRAM-SHA-1")}),
+    ("features-differ", "", {"features": FEATURES + "<ver xmlns='urn:xmpp:features:rosterver'/>"}),
+    ("no-login", "", {"features": "<register xmlns='http://jabber.org/features/iq-register'/>"}),
+    ("no-login-passes", "", {"features": offering("EXTERNAL")}),
+    ("tls-required", "", {"features": "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"}),
+    ("channel-binding", "", {"features": offering("SCRAM-SHA-1", "PLAIN", "SCRAM-SHA-1-PLUS")}),
+    ("domain-unknown", "", {"domain": "example.com"}),
+    ("login-refused", "", {"password": "another"}),
+    ("stream-management", "", {"managed": False}),
+    ("stream-management", "", {"resumable": False}),
+    ("tls-version-told", "", {"challenge": ",t=0303"}),
+    ("clock", "", {"ahead_seconds": -3600.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "faults"), PLANTED)
+async def test_a_fault_of_the_second_node_is_named(name: str, options: str, faults: dict[str, Any]) -> None:
+    facts = await look(pair(**faults), options, ACCOUNT)
+    assert named(facts) == {(name, "node2")}
+
+
+async def test_a_header_that_is_not_expected_is_named() -> None:
+    nodes = pair()
+    nodes[0].expects_header = True
+    facts = await look(nodes, "send-proxy=v2", ACCOUNT)
+    assert named(facts) == {("proxy-header-unexpected", "node2")}
+
+
+async def test_a_header_that_is_read_and_not_believed_is_named() -> None:
+    nodes = pair(expects_header=True, ignores_header=True)
+    nodes[0].expects_header = True
+    facts = await look(nodes, "send-proxy=v1", ACCOUNT)
+    assert named(facts) == {("address-hidden", "node2")}
+
+
+async def test_nodes_that_only_say_that_they_share_are_named() -> None:
+    facts = await look(pair(), "resume=shared", ACCOUNT)
+    assert named(facts) == {("resume-not-shared", "node1"), ("resume-not-shared", "node2")}
+
+
+async def test_nodes_that_share_and_do_not_say_so_are_named() -> None:
+    facts = await look(pair(SharedMemory()), "", ACCOUNT)
+    assert named(facts) == {("resume-shared-unsaid", "node1"), ("resume-shared-unsaid", "node2")}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_tokens_that_only_one_node_knows_are_named(shared: bool) -> None:
+    memory = SharedMemory() if shared else None
+    nodes = pair(memory, features=FEATURES + SASL2)
+    nodes[0].features += SASL2
+    facts = await look(nodes, "resume=shared" if shared else "", ACCOUNT)
+    assert named(facts) == (set() if shared else {("token-local", "node1"), ("token-local", "node2")})
+    assert [token.refused for token in facts.tokens] == [None if shared else "it refuses the login: not-authorized"] * 2
+    assert [node.memory.tokens for node in nodes] == [{}, {}], "none is left"
+
+
+async def test_sasl2_that_one_node_lacks_is_named() -> None:
+    nodes = pair()
+    nodes[0].features += SASL2
+    assert named(await look(nodes)) == {("sasl2-differs", "node2")}
+
+
+async def test_downgrade_protection_is_only_a_fault_where_the_proxy_edits() -> None:
+    nodes = pair(challenge=",h=hash")
+    assert about_nodes(await look(nodes, account=ACCOUNT)) == []
+    nodes = pair(challenge=",h=hash", features=offering("SCRAM-SHA-1", "PLAIN", "DIGEST-MD5"))
+    assert named(await look(nodes, account=ACCOUNT)) == {("downgrade-protection", "node2")}
+
+
+@pytest.mark.parametrize(
+    ("served", "options", "name"),
+    [
+        ((DOMAIN,), "", "node-certificate-untrusted"),
+        (("example.com",), "ca={ca}", "node-certificate-name"),
+        (None, "ca={ca}", "tls-mode"),
+    ],
+)
+async def test_faults_of_tls_are_named(tmp_path: Path, served: tuple[str, ...] | None, options: str, name: str) -> None:
+    authority = write_pem(tmp_path, *(served or (DOMAIN,)))
+    node = ScriptedNode(tls=server_context(authority) if served is not None else None)
+    facts = await look([node], f"tls=direct {options.format(ca=authority)}")
+    assert named(facts) == {(name, "node1")}
+
+
+async def test_starttls_that_is_not_there_is_named() -> None:
+    assert named(await look([ScriptedNode()], "tls=starttls")) == {("tls-mode", "node1")}
+
+
+async def test_where_clients_are_sent_is_looked_at(tmp_path: Path) -> None:
+    """The certificate is for the domain, and not for the name that the node is called by."""
+    certificate = make_certificate(tmp_path, DOMAIN)
+    demo = DemoNode("node1", DOMAIN, public_tls=certificate.server_context())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(demo.serve)
+        assert demo.public_address is not None
+        for host, found in (("127.0.0.1", set()), ("localhost", {("public-certificate-name", "node1")})):
+            text = f"node1 {demo.address} public={host}:{demo.public_address.port}"
+            assert named(await examine(CONFIG, parse_nodes(text, "nodes.txt"), None)) == found
+        text = f"node1 {demo.address} public=127.0.0.1:{demo.address.port}"
+        facts = await examine(CONFIG, parse_nodes(text, "nodes.txt"), None)
+        assert named(facts) == {("public-unseen", "node1")}
+        nursery.cancel_scope.cancel()
+
+
+async def test_sessions_go_by_the_certificate_for_nodes(tmp_path: Path) -> None:
+    """Without a password, and past a node that does not believe the certificate."""
+    own = make_certificate(tmp_path, DOMAIN, "nodes")
+    proxy, stranger = make_certificate(tmp_path, "proxy", "proxy"), make_certificate(tmp_path, "x", "stranger")
+    cluster = DemoCluster(DOMAIN, shared=True)
+    good = [
+        DemoNode(f"node{number}", DOMAIN, cluster=cluster, migration_tls=own.migration_context(proxy))
+        for number in (1, 2)
+    ]
+    bad = DemoNode("node3", DOMAIN, cluster=cluster, migration_tls=own.migration_context(stranger))
+    open_ = DemoNode("node4", DOMAIN, cluster=cluster, migration_tls=own.server_context())
+    config = Config(domain=(DOMAIN,), timeouts=CONFIG.timeouts, node_certificate=proxy.certificate, node_key=proxy.key)
+    options = f"resume=shared migrate=external ca={own.certificate}"
+
+    async def found(*nodes: DemoNode) -> ClusterFacts:
+        text = "".join(
+            f"{node.name} {node.address} migrate-address={node.migration_address} {options}\n" for node in nodes
+        )
+        return await examine(config, parse_nodes(text, "nodes.txt"), Account(USER, DOMAIN, None))
+
+    async with trio.open_nursery() as nursery:
+        for node in (*good, bad, open_):
+            await nursery.start(node.serve)
+        facts = await found(*good)
+        assert named(facts) == set()
+        assert [(move.refused, move.by_certificate) for move in facts.moves] == [(None, True)] * 2
+        assert cluster.records
+        assert not any(node.sessions for node in good), "all were ended in good order"
+        assert named(await found(good[0], bad)) == {("migrate-refused", "node3")}
+        assert named(await found(good[0], open_)) == {("migrate-open", "node4")}
+        nursery.cancel_scope.cancel()
+
+
+# --- hostile nodes
+
+
+HEADER = (
+    b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' from='example.org' id='1' "
+    b"version='1.0'>"
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        HEADER + b"<stream:features>" + b"<a>" * 1000,
+        HEADER + b"<stream:features>" + b"<a/>" * 100_000,
+        HEADER + b" " * 1_000_000,
+        b"\x00" * 1000,
+        b"<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'b'>]>" + HEADER,
+        HEADER + b"<stream:features><x:y/></stream:features>",
+        b"",
+    ],
+    ids=["deep", "long", "white", "binary", "entities", "prefix", "silent"],
+)
+async def test_a_hostile_node_is_a_finding_and_nothing_more(said: bytes) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            try:
+                await stream.send_all(said)
+            except trio.BrokenResourceError:
+                return
+            if said:
+                async for _ in stream:
+                    pass
+
+    with no_leak():
+        async with peer(serve) as port:
+            facts = await examine(CONFIG, parse_nodes(f"node1 127.0.0.1:{port}", "nodes.txt"), ACCOUNT)
+    assert named(facts) == {("no-greeting", "node1")}
