@@ -1,4 +1,4 @@
-"""Exit codes tell the outcome to scripts; docs/commands.md has them too."""
+"""Exit codes tell the outcome to scripts; docs/exit-codes.md has them too."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import pytest
 
 from cxfr_proxy.cli import main
 from cxfr_proxy.cli.completion import SHELLS
-from cxfr_proxy.cli.exit_codes import MEANINGS
 from cxfr_proxy.cli.manual import render_manual
 from cxfr_proxy.cli.parser import build_parser
 
@@ -85,9 +84,3 @@ def test_a_formatter_has_nothing_to_say(tmp_path: Path) -> None:
     )
     done = subprocess.run([*command, str(page)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-
-
-def test_exit_codes_are_documented() -> None:
-    page = (DOCS / "commands.md").read_text("utf-8")
-    for code in MEANINGS:
-        assert f"\n| {code} | " in page
