@@ -1,4 +1,4 @@
-"""Read the operator's files: only regular files, so that reading neither waits nor runs for ever.
+"""Read the operator's files: only regular files, so that reading neither waits nor runs for ever. And write one.
 
 Opening a FIFO waits for its other end. If one took the place of a file that is read again and again, the whole proxy
 would wait. Reading a device may never end. So both are refused, and named.
@@ -70,6 +70,29 @@ def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"It has more than {max_bytes} bytes", os.fspath(path))
     return data.removeprefix(codecs.BOM_UTF8)
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Have the file hold this, readable by its user only. It is on disk when this returns; before that, whatever
+    happens, the file is as it was. Raises ``OSError``.
+    """
+    directory, name = os.path.split(os.path.abspath(path))
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{name}.", dir=directory)  # its mode is 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    # The new name is in the directory, which has to be on disk as well.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -73,6 +73,7 @@ class Task(StrEnum):
     SIGNAL = "signal"
     SLOT = "slot"
     SOURCE = "source"
+    STATE = "state"
     TELLING = "telling"
     TIMERS = "timers"
     USER_MAP = "user-map"

@@ -54,6 +54,7 @@ from cxfr_proxy.supervisor.reloading import Reloading
 from cxfr_proxy.supervisor.rolling_restart import RollingRestart
 from cxfr_proxy.supervisor.rolls import Rolls
 from cxfr_proxy.supervisor.service_reports import ServiceReports
+from cxfr_proxy.supervisor.state_keeper import StateKeeper
 from cxfr_proxy.supervisor.user_list import UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
@@ -468,6 +469,9 @@ CASES: Final[dict[Task, Case]] = {
     Task.SIGNAL: a_signal,
     Task.SLOT: partial(from_the_start, owner=WorkerSlots, name="_wait_for_news"),
     Task.SOURCE: partial(in_the_supervisor, owner=NodesFile, name="next_reading", ask=change_nodes),
+    Task.STATE: partial(
+        in_the_supervisor, owner=StateKeeper, name="_write", ask=lambda it: it.supervisor.console.drains.begin("node1")
+    ),
     Task.TELLING: partial(from_the_start, owner=NodeUpdates, name="batch"),
     Task.TIMERS: timers,
     Task.USER_MAP: partial(from_the_start, owner=UserList, name="watch"),

@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (33, "021b513028c92478")
+KNOWN: Final = (34, "efd139fda634b7d0")
 """The version, and the digest of the shapes that its messages have."""
 
 

@@ -28,6 +28,7 @@ from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from cxfr_proxy.admin.console import Console
+    from cxfr_proxy.admin.parts import Keeping
 
 Run = Callable[["Console", Arguments, ReportProgress], Awaitable[CommandAnswer]]
 
@@ -237,7 +238,7 @@ COMMANDS: Final = (
     ),
     Command(
         "pin",
-        "place a user's clients on that node from now on, until the proxy is restarted (with etcd: until unpin)",
+        "place a user's clients on that node from now on, until unpin",
         (_JID, _NODE),
         Topic.MOVE,
         role=Role.OPERATE,
@@ -312,6 +313,8 @@ async def execute(
 ) -> CommandAnswer:
     """Carry out one command with arguments as they came, and return its answer; an order has its line in the log.
 
+    An order is on disk before anything is answered, or a note says that it is not.
+
     Raises :class:`ConfigError` for the operator's mistakes. On cancel what was started goes on, only the waiting ends.
     The caller's role is not looked at here: see :meth:`Role.may`.
     """
@@ -335,13 +338,36 @@ async def _carry_out(
     console: Console, command: Command, given: Mapping[str, object], report: ReportProgress
 ) -> CommandAnswer:
     arguments = command.read_arguments(given)
+    kept = _KeptFirst(console.state, report)
     try:
-        answer = await command.run(console, arguments, report)
+        answer = await command.run(console, arguments, kept.report if command.mutates else report)
+        if command.mutates:
+            await kept.settle()
     except ConfigError:
         await _report_omissions(console, report)  # a client that is not found may be with a worker that hangs
         raise
     await _report_omissions(console, report)
     return answer
+
+
+class _KeptFirst:
+    """Reports once what was ordered is kept, or could not be."""
+
+    def __init__(self, state: Keeping, report: ReportProgress) -> None:
+        self._state = state
+        self._report = report
+        self._settled = False
+
+    async def report(self, row: Progress | Note) -> None:
+        await self.settle()
+        await self._report(row)
+
+    async def settle(self) -> None:
+        if not self._settled:
+            self._settled = True
+            problem = await self._state.settle()
+            if problem is not None:
+                await self._report(Note(problem))
 
 
 async def _report_omissions(console: Console, report: ReportProgress) -> None:

@@ -8,7 +8,7 @@ from cxfr_proxy.admin.clients import ClientControl
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import About, Peers, Reloader, SessionLists, SettingsControl
+from cxfr_proxy.admin.parts import About, Keeping, Peers, Reloader, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.rolls import RollControl
@@ -30,3 +30,4 @@ class Console:
     settings: SettingsControl
     about: About
     history: History
+    state: Keeping

@@ -216,6 +216,14 @@ class Roller(Protocol):
         """Have a command line restart nodes for the duration of the block."""
 
 
+class Keeping(Protocol):
+    """Keeps what operators have ordered for the next start of the proxy."""
+
+    async def settle(self) -> str | None:
+        """Wait until all there is to keep is on disk, or could not be written. Return ``None``, or why it is not, in a
+        sentence."""
+
+
 class Reloader(Protocol):
     """Reads the files again."""
 

@@ -480,6 +480,8 @@ class InfoRow(OperatorRow, frozen=True):
     http: str | None
     config_file: str | None
     """The file of the settings; ``None``: there is none."""
+    state_file: str
+    """The file in which drains, pins and a roll outlive the proxy."""
     source: str
     """Where the nodes come from."""
     nodes: int

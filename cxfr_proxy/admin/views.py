@@ -329,6 +329,7 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("CONTROL", "control"),
             Column("HTTP", "http"),
             Column("SETTINGS", "config_file"),
+            Column("STATE FILE", "state_file"),
             Column("SOURCE", "source"),
             Column("NODES", "nodes", Style.NUMBER),
             Column("USABLE", "nodes_usable", Style.NUMBER),

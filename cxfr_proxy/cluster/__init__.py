@@ -10,6 +10,7 @@ backends   where the list comes from, as the operator writes it
 srv        nodes from SRV records
 sources    reads the list, and says when it has changed; the one place here that touches the world
 shared     what several proxies have together: its keys and values, and each one's share of the pace
+kept_state what a proxy keeps of orders, pins and software for its next start
 members    the live list: what the operator wants x what checks see
 health     from what is seen of a node to whether it is up: a table of rules
 hints      what ``check`` says of nodes whose lines are right

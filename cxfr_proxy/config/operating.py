@@ -68,6 +68,16 @@ class OperatingSettings:
         "A page of somebody else's could otherwise have its own name lead here (DNS rebinding).",
         shown="none",
     )
+    state: Path | None = setting(
+        Group.OPERATING,
+        Reload.RESTART,
+        cast("ValueType[Path | None]", values.PATH),
+        None,
+        "file in which drains, pins, a roll and what was learned of client software outlive the proxy",
+        "Beside the control socket it outlives a restart, if the directory does; in /var/lib a reboot as well.",
+        shown="beside the control socket: its path with `.state` behind it",
+    )
+    """``None``: beside the control socket."""
     log_format: LogFormat = setting(
         Group.OPERATING,
         Reload.AT_ONCE,
@@ -84,3 +94,8 @@ class OperatingSettings:
         "the least severe events that are logged",
         "One line for each session that comes, moves and goes; debug adds what leads to them.",
     )
+
+    @property
+    def state_path(self) -> Path:
+        """The file of ``state``."""
+        return self.state if self.state is not None else Path(f"{self.control}.state")

@@ -22,7 +22,7 @@ from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 33
+VERSION: Final = 34
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""

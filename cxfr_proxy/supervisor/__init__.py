@@ -8,7 +8,7 @@ worker_slots    keeps a worker in each slot, and replaces it
 client_sockets  the listening sockets of each slot
 link            one worker: its end of the channel, and whether it lives
 rolls           restarts nodes one after the other, as an operator has ordered
-roll_file       the file in which such an order is kept
+state_keeper    the file in which orders, pins and a roll outlive this process
 rolling_restart replaces all workers, one by one
 node_states     sends changes of the nodes to the workers
 node_list       keeps the live list as its source has it

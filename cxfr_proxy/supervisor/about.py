@@ -85,6 +85,7 @@ class AboutProxy:
             control=str(config.control),
             http=str(config.http) if config.http is not None else None,
             config_file=self._settings.file,
+            state_file=str(config.state_path),
             source=source.source,
             nodes=source.nodes,
             nodes_usable=sum(node.usable for node in self._cluster),

@@ -8,7 +8,7 @@ pieces: all of it may be more than one line can hold.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cxfr_proxy.bounded import BoundedDict
@@ -83,6 +83,15 @@ class CatchUp:
             moved.remove(own)
             if not moved:
                 del self._moved[user]
+
+    def software_known(self) -> Mapping[str, bool]:
+        """Return by capabilities whether clients know the request, as far as it was learned; the latest at the end."""
+        return self._client_software.learned()
+
+    def software_was_known(self, known: Mapping[str, bool]) -> None:
+        """Take over what was learned at an earlier time."""
+        for caps, knows_cxfr in known.items():
+            self._client_software.learn(caps, knows_cxfr)
 
     def note_killed(self, lost: Iterable[Lost], now: float) -> list[Remembered]:
         """Return what the other workers have to be told, since this one was killed before it could report it."""

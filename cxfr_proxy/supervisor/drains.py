@@ -21,6 +21,10 @@ class NodeDrainer(Drainer, Protocol):
     """Empties nodes, for the operator, the node list and peer proxies."""
 
     @property
+    def asked_rate(self) -> float | None:
+        """The rate that was asked for in place of the usual one; ``None``: none was."""
+
+    @property
     def to_move(self) -> int:
         """Return how many sessions wait to be moved."""
 
@@ -58,6 +62,10 @@ class DrainKeeper:
     @property
     def rate(self) -> float:
         return self._rate.now
+
+    @property
+    def asked_rate(self) -> float | None:
+        return self._rate.asked
 
     @property
     def share(self) -> float:

@@ -54,11 +54,11 @@ from cxfr_proxy.supervisor.drains import NodeDrainer
 from cxfr_proxy.supervisor.node_list import NodeList
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.reloading import Reloading, SettingsFollower
-from cxfr_proxy.supervisor.roll_file import RollFile
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
 from cxfr_proxy.supervisor.rolls import Rolls
 from cxfr_proxy.supervisor.served_files import ServedFiles
 from cxfr_proxy.supervisor.startup_log import announce
+from cxfr_proxy.supervisor.state_keeper import StateKeeper
 from cxfr_proxy.supervisor.user_list import MapFollower, UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.supervisor.workers import Workers
@@ -76,12 +76,13 @@ _COMPARING_SHARE: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The operations that commands start, and the feed by which they are watched."""
+    """The operations that commands start, the feed by which they are watched, and what of them is kept."""
 
     drains: NodeDrainer
     rebalances: Rebalances
     restarts: RollingRestarts
     feed: ChangeFeed
+    kept: StateKeeper
 
 
 class ManagementHost(MapFollower, StoppingProxy, SettingsFollower, Protocol):
@@ -128,7 +129,7 @@ class Management:
         self._automatic = AutoRebalancer(cluster, rebalances, active=config.rebalance is RebalanceMode.AUTO)
         self._vacancy = Vacancy(cluster, config.domain)
         self._sharing = PeerProxies(
-            self._node_source, cluster, drainer, assigned.pins, workers, config.transfer_rate, self._automatic
+            self._node_source, cluster, drainer, assigned.pins, workers, operations.kept, self._automatic
         )
         self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._sharing, self.reloads)
         self.reloading = Reloading(
@@ -137,8 +138,7 @@ class Management:
         self._about = AboutProxy(settings, cluster, workers, self._sharing, self.files.certificates, host)
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)
-        roll_file = RollFile(config.control)
-        self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._sharing, feed, roll_file)
+        self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._sharing, feed, operations.kept)
         self.console = Console(
             nodes=NodeControl(cluster, workers, drainer),
             drains=self._drains,
@@ -153,6 +153,7 @@ class Management:
             settings=self.reloading,
             about=self._about,
             history=History(workers),
+            state=operations.kept,
         )
 
     # --- settings
@@ -164,7 +165,6 @@ class Management:
         self._vacancy.set_domains(config.domain)
         self._common_features.set_max_bytes(config.limits.max_element_up)
         self._automatic.active = config.rebalance is RebalanceMode.AUTO
-        self._sharing.usual_rate = config.transfer_rate
         self.compare_features()
         self._host.settings_taken(config)
 
@@ -177,7 +177,9 @@ class Management:
     # --- tasks
 
     async def begin(self) -> None:
-        """Read the nodes for the first time, which may take etcd its time. Raises :class:`ConfigError`."""
+        """Read what was kept, and the nodes for the first time, which may take etcd its time. Raises
+        :class:`ConfigError`."""
+        self._operations.kept.load()
         await self.nodes.begin()
         self._rolls.load()
 
@@ -195,6 +197,7 @@ class Management:
             (Task.CHECK, self.checks.run),
             (Task.ROLL, self._rolls.run),
             (Task.HISTORY, self.console.history.run),
+            (Task.STATE, self._operations.kept.run),
             (Task.SHARING, self._sharing.run),
             (Task.REBALANCE, self._operations.rebalances.watch),
             (Task.VACANCY, self._vacancy.run),

@@ -64,7 +64,7 @@ class NodeList:
             self._cluster.apply(reading.specs)
         for node in self._cluster:
             self._checks.follow(node)
-        self._peers.carry_out(reading.directives)
+        self._peers.begin(reading.directives)
 
     async def watch(self) -> None:
         """Follow the source until cancelled. Faulty content is logged, and everything stays as it was."""

@@ -1,4 +1,5 @@
-"""Share with the other proxies what this one was told, and carry out what another one was told.
+"""Share with the other proxies what this one was told, and carry out what another one was told; or, where there are no
+others, keep it for the next start.
 
 An operator's command is carried out here at once and then written down for all. A directive that another proxy was
 given comes with the next reading of the nodes, whose admin states contain it already; the drain's times, its rate, and
@@ -7,6 +8,7 @@ whether it was aborted are carried out here. Without other proxies (a file, DNS)
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,10 +21,12 @@ import trio
 from cxfr_proxy.admin.parts import AutoRebalance
 from cxfr_proxy.admin.rows import ProxyRow, SourceRow
 from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
+from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import NodeSource, Shared
+from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.supervisor.drains import NodeDrainer
 from cxfr_proxy.tasks import Task, keep_going, start
@@ -30,6 +34,10 @@ from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 
 _REPORT_SECONDS = 0.5
 """Seconds between two reports of how much there is to move."""
+_SHOWN_NAMES = 50
+"""Most names in a log line."""
+
+_log = logging.getLogger(__name__)
 
 
 class SessionCounter(Protocol):
@@ -39,9 +47,23 @@ class SessionCounter(Protocol):
     def sessions(self) -> int: ...
 
 
+class KeptOrders(Protocol):
+    """Keeps what holds at the next start as well."""
+
+    @property
+    def state(self) -> KeptState:
+        """Return what is kept."""
+
+    def keep_order(self, node: str, order: Directive | None) -> None:
+        """Keep what the operator wants of that node; ``None``: nothing but what the list says."""
+
+    def keep_pin(self, user: str, node: str | None) -> None:
+        """Keep a user's pin, by the user's key; ``None``: there is none any more."""
+
+
 class PeerProxies:
-    """The other proxies. ``usual_rate`` is the setting; ``wall_clock`` is the same on all machines. ``auto`` is told of
-    a node whose return is to move no users; ``None``: no rebalance begins by itself."""
+    """The other proxies. ``kept`` is used where there are none; ``wall_clock`` is the same on all machines. ``auto`` is
+    told of a node whose return is to move no users; ``None``: no rebalance begins by itself."""
 
     def __init__(
         self,
@@ -50,7 +72,7 @@ class PeerProxies:
         drainer: NodeDrainer,
         pins: Pins,
         counter: SessionCounter,
-        usual_rate: float,
+        kept: KeptOrders,
         auto: AutoRebalance | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -60,7 +82,7 @@ class PeerProxies:
         self._drainer = drainer
         self._pins = pins
         self._counter = counter
-        self.usual_rate = usual_rate
+        self._kept = kept
         self._auto = auto
         self._wall_clock = wall_clock
         self._carried_out: dict[str, Directive] = {}
@@ -107,11 +129,15 @@ class PeerProxies:
     def share_directive(self, node: str, *, rebalance: bool = True) -> None:
         """Share an operator's command about that node, which was carried out here. ``rebalance``: see
         :class:`~cxfr_proxy.cluster.shared.Directive`."""
+        listed = self._cluster.get(node)
+        directive = replace(self._directive_now(node), rebalance=rebalance, to_restart=listed.to_restart)
         if self._shared is not None:
-            to_restart = self._cluster.get(node).to_restart
-            directive = replace(self._directive_now(node), rebalance=rebalance, to_restart=to_restart)
             self._carried_out[node] = directive
             self._shared.set_directive(node, directive)
+        elif listed.to_restart or directive.admin_state is not listed.spec.admin_state or node in self._drainer.drains:
+            self._kept.keep_order(node, replace(directive, against=listed.spec.admin_state))
+        else:
+            self._kept.keep_order(node, None)  # as the list has it
 
     def _directive_now(self, node: str) -> Directive:
         admin_state, drain = self._cluster.get(node).admin_state, self._drainer.drains.get(node)
@@ -120,11 +146,43 @@ class PeerProxies:
         if drain.schedule is None:
             return Directive(admin_state, aborted=drain.stage is Stage.ABORTED)
         by_wall = drain.schedule.shifted(self._ahead())
-        rate = self._drainer.rate if self._drainer.rate != self.usual_rate else None
-        return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
+        return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, self._drainer.asked_rate)
+
+    def begin(self, directives: Mapping[str, Directive]) -> None:
+        """Carry out what held when the last proxy ended: the directives that all have together, or what was kept."""
+        if self._shared is not None:
+            self.carry_out(directives)
+            return
+        self._forget_void()
+        for node, order in self._kept.state.orders.items():
+            self._cluster.get(node).set_admin_state(order.admin_state)
+            self._mark(node, to_restart=order.to_restart)
+            if order.admin_state is not AdminState.READY:
+                self._carry_out(node, order)
+        for user, node in self._kept.state.pins.items():
+            self._pins.set(user, node)
+        unknown = sorted({node for node in self._kept.state.pins.values() if node not in self._cluster})
+        if unknown:
+            emit(_log, "pins-unknown-nodes", level=logging.WARNING, nodes=", ".join(unknown[:_SHOWN_NAMES]))
+
+    def _forget_void(self) -> None:
+        """Forget what was ordered about nodes that have left the list, or whose ``state=`` says something new."""
+        for node, order in list(self._kept.state.orders.items()):
+            listed = self._cluster.get(node) if node in self._cluster else None
+            if listed is None or listed.removed:
+                reason = "it is no longer in the list"
+            elif not order.holds(listed.spec):
+                reason = f"its state= says {listed.spec.admin_state} now"
+            else:
+                continue
+            self._kept.keep_order(node, None)
+            emit(_log, "order-void", node=node, order=str(order.admin_state), reason=reason)
 
     def carry_out(self, directives: Mapping[str, Directive]) -> None:
         """Carry out all directives that hold now, except those that are known already."""
+        if self._shared is None:
+            self._forget_void()
+            return
         for node in self._carried_out.keys() - directives.keys():
             self._mark(node, to_restart=False)
         for node, directive in directives.items():
@@ -159,9 +217,10 @@ class PeerProxies:
 
     def share_pin(self, user: str, node: str | None) -> None:
         """Share a pin; ``None``: it is gone."""
-        if self._shared is None:
-            return
         key = user_key(user)
+        if self._shared is None:
+            self._kept.keep_pin(key, node)
+            return
         # Another spelling of the same user would win or lose by chance.
         for name in [name for name in self._shared.pins if user_key(name) == key and name != key]:
             self._shared.set_pin(name, None)  # written by hand, in another spelling

@@ -22,7 +22,7 @@ from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.cluster.roll import NodeView, Roll, RollAction, RollRecord, RollStep
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.supervisor.roll_file import RollFile
+from cxfr_proxy.supervisor.state_keeper import StateKeeper
 from cxfr_proxy.transfers.rebalances import Rebalances
 
 _LOOK_SECONDS: Final = 0.1
@@ -42,7 +42,7 @@ class Rolls:
         rebalances: Rebalances,
         peers: Peers,
         feed: ChangeFeed,
-        file: RollFile,
+        kept: StateKeeper,
     ) -> None:
         self._cluster = cluster
         self._drains = drains
@@ -50,8 +50,8 @@ class Rolls:
         self._rebalances = rebalances
         self._peers = peers
         self._feed = feed
-        self._file = file
         self._runs = 0  # command lines that are there and restart nodes; that of an aborted roll may still be
+        self._kept = kept
         self._work = trio.Event()
         self.last: Roll | None = None
 
@@ -61,12 +61,8 @@ class Rolls:
         return self.last if self.last is not None and self.last.node is not None else None
 
     def load(self) -> None:
-        """Take up a roll that was not over when the proxy ended; it has stopped where it was. Blocks for a moment."""
-        try:
-            record = self._file.read()
-        except ConfigError as exc:
-            emit(_log, "roll-not-kept", level=logging.ERROR, reason=str(exc))
-            return
+        """Take up a roll that was not over when the proxy ended; it has stopped where it was."""
+        record = self._kept.state.roll
         if record is not None:
             self.last = Roll(record, trio.current_time())
             if record.stopped is None and record.node is not None:
@@ -222,10 +218,7 @@ class Rolls:
 
     def _keep(self) -> None:
         """Write down how far it is."""
-        try:
-            self._file.write(self.current.record if self.current is not None else None)
-        except OSError as exc:
-            emit(_log, "roll-not-kept", level=logging.ERROR, reason=f"{self._file.path}: {exc.strerror or exc}")
+        self._kept.keep_roll(self.current.record if self.current is not None else None)
 
 
 def _place(roll: Roll) -> str:

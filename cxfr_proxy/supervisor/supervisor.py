@@ -65,10 +65,11 @@ from cxfr_proxy.supervisor.node_states import NodeStates, NodeUpdates
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
 from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.startup_log import log_rebalance
+from cxfr_proxy.supervisor.state_keeper import StateFile, StateKeeper
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
 from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, start
-from cxfr_proxy.transfers.client_news import Moved
+from cxfr_proxy.transfers.client_news import Moved, SoftwareLearned
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, RebalanceTerms
 
@@ -108,6 +109,7 @@ class Supervisor:
         self._sockets = ClientSockets(self._inherited)
         self._manager = manager if manager is not None else ServiceManager()
         self._keeper = WorkerSlots(self.workers, self._sockets, launcher, config.timeouts.hard_stop_after, self)
+        self._kept = StateKeeper(StateFile(config.state_path, makes_directory=config.state is None), self._memory)
         self._feed = ChangeFeed()
         self._restarts = RollingRestarts(self.workers, self._keeper, self._feed)
         pace = OwnPace(config.transfer_rate)
@@ -122,7 +124,7 @@ class Supervisor:
             self._cluster,
             self._assigned,
             self.workers,
-            Operations(self._drainer, self.rebalances, self._restarts, self._feed),
+            Operations(self._drainer, self.rebalances, self._restarts, self._feed, self._kept),
             self._manager,
             self,
         )
@@ -175,6 +177,7 @@ class Supervisor:
                     task_status.started()
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
                 services.cancel_scope.cancel()
+            await self._kept.flush()
         finally:
             self._sockets.close()
 
@@ -240,6 +243,8 @@ class Supervisor:
                         other.post(message)
                 if isinstance(news, Moved):
                     link.post(Announced(news.session))
+                elif isinstance(news, SoftwareLearned):
+                    self._kept.learned()
             case Hello() | AnswerPart() | Stopped() | Gone():
                 pass  # noted by whom they concern
             case _:

@@ -91,6 +91,11 @@ class Rate:
         """The part of the rate that is this proxy's, if several proxies have one together."""
         self._users: list[RateUser] = []
 
+    @property
+    def asked(self) -> float | None:
+        """The rate that was asked for in place of the usual one; ``None``: none was."""
+        return self.now if self.now != self._usual else None
+
     def add_user(self, user: RateUser) -> None:
         """Keep a rate that was asked for as long as this user is busy, too."""
         self._users.append(user)

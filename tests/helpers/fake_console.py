@@ -118,6 +118,8 @@ class FakeConsole:
     """The omissions of all answers."""
     hangs: bool = False
     """A session's details never come."""
+    not_kept: str | None = None
+    """Why what was ordered is not on disk."""
 
     @property
     def console(self) -> Console:
@@ -135,6 +137,7 @@ class FakeConsole:
             settings=_Settings(self),
             about=_About(self),
             history=_History(),
+            state=_State(self),
         )
 
     def check(self, node: str) -> None:
@@ -216,6 +219,15 @@ class _Drains(DrainControl):
         finally:
             fake.waits_ended.append(node)
             fake.wait_ended.set()
+
+
+@dataclass
+class _State:
+    fake: FakeConsole
+
+    async def settle(self) -> str | None:
+        await trio.lowlevel.checkpoint()
+        return self.fake.not_kept
 
 
 class _Rolls(RollControl):
@@ -489,6 +501,7 @@ class _About(About):
             control="/run/cxfr-proxy/control.sock",
             http=None,
             config_file=None,
+            state_file="/run/cxfr-proxy.sock.state",
             source="nodes.txt",
             nodes=2,
             nodes_usable=1,

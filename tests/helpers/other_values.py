@@ -99,6 +99,7 @@ OTHER: Final[dict[str, tuple[str, object]]] = {
     "max-element-down": ("10000", 10000),
     "max-depth": ("8", 8),
     "connections-per-address": ("none", None),
+    "state": ("state", Path("state")),
     "control": ("c.sock", Path("c.sock")),
     "http-host": ("proxy.example.org", ("proxy.example.org",)),
     "http-tokens": ("tokens.txt", Path("tokens.txt")),

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.assigned import Pins
+from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, NodeSpec
 from cxfr_proxy.cluster.shared import Directive, ProxyState
@@ -112,6 +113,10 @@ class FakeDrainer:
         return self._rate.now
 
     @property
+    def asked_rate(self) -> float | None:
+        return self._rate.asked
+
+    @property
     def share(self) -> float:
         return self._rate.share
 
@@ -163,6 +168,21 @@ class FakeAutoRebalance:
         return 0.0
 
 
+class FakeKept:
+    def __init__(self) -> None:
+        self.state = KeptState()
+
+    def keep_order(self, node: str, order: Directive | None) -> None:
+        self.state.orders.pop(node, None)
+        if order is not None:
+            self.state.orders[node] = order
+
+    def keep_pin(self, user: str, node: str | None) -> None:
+        self.state.pins.pop(user, None)
+        if node is not None:
+            self.state.pins[user] = node
+
+
 class FakePinFollower:
     def __init__(self) -> None:
         self.told: list[tuple[str, str | None]] = []
@@ -181,13 +201,14 @@ class House:
         self.auto = FakeAutoRebalance()
         self.follower = FakePinFollower()
         self.pins = Pins(follower=self.follower)
+        self.kept = FakeKept()
         self.sharing = PeerProxies(
             self.source,
             self.cluster,
             self.drainer,
             pins=self.pins,
             counter=FakeWorkers(),
-            usual_rate=100.0,
+            kept=self.kept,
             auto=self.auto,
             wall_clock=lambda: EPOCH + trio.current_time(),
         )
@@ -351,3 +372,74 @@ async def test_pins_are_everybody_s_in_all_their_spellings(autojump_clock: MockC
     house.follower.told.clear()
     house.shared.on_pins()
     assert house.follower.told == []  # workers hear of changes only
+
+
+async def test_without_others_an_order_is_kept(autojump_clock: MockClock) -> None:
+    house, at = House(alone=True), EPOCH + trio.current_time()
+    kept = house.kept.state.orders
+    house.drain("a", grace=10.0, deadline=60.0, rate=5.0)
+    ready = AdminState.READY
+    assert kept == {"a": Directive(AdminState.DRAIN, at + 10, at + 30, at + 60, rate=5.0, against=ready)}
+    house.drainer.abort("a")
+    house.sharing.share_directive("a")
+    assert kept == {"a": Directive(AdminState.DRAIN, aborted=True, against=ready)}
+    house.cluster.get("a").set_admin_state(ready)
+    house.drainer.undrain("a")
+    house.sharing.share_directive("a")
+    assert kept == {}, "it is as the list has it"
+    house.cluster.apply([NodeSpec("a", Address("a", 1), admin_state=AdminState.MAINT), NodeSpec("b", Address("b", 1))])
+    house.cluster.get("a").set_admin_state(ready)
+    house.sharing.share_directive("a")
+    assert kept == {"a": Directive(ready, against=AdminState.MAINT)}, "another one than the list has it"
+    house.sharing.share_pin("JULIET@example.org", "b")
+    house.sharing.share_pin("nurse@example.org", "a")
+    house.sharing.share_pin("nurse@example.org", None)
+    assert house.kept.state.pins == {"juliet@example.org": "b"}
+
+
+async def test_what_was_kept_holds_again(autojump_clock: MockClock) -> None:
+    house, at = House(alone=True), EPOCH + trio.current_time()
+    drained = Directive(AdminState.DRAIN, at + 10, at + 30, at + 60, rate=5.0, against=AdminState.READY)
+    house.kept.state = KeptState({"a": drained}, pins={"juliet@example.org": "b", "nurse@example.org": "gone"})
+    house.sharing.begin({})
+    assert house.cluster.get("a").admin_state is AdminState.DRAIN
+    assert house.drainer.drains["a"].schedule == Schedule(at - EPOCH + 10, at - EPOCH + 30, at - EPOCH + 60)
+    assert house.drainer.rate == 5.0
+    assert house.pins.nodes == {"juliet@example.org": "b", "nurse@example.org": "gone"}
+    assert house.kept.state.orders == {"a": drained}
+    assert set(house.kept.state.pins) == {"juliet@example.org", "nurse@example.org"}, "its node may be back some day"
+
+
+async def test_an_order_about_maintenance_and_one_that_was_aborted_hold_again(autojump_clock: MockClock) -> None:
+    house = House(alone=True)
+    aborted = Directive(AdminState.DRAIN, aborted=True, against=AdminState.READY)
+    house.kept.state = KeptState({"a": aborted, "b": Directive(AdminState.MAINT)})
+    house.sharing.begin({})
+    assert house.drainer.drains["a"].stage is Stage.ABORTED
+    assert house.cluster.get("b").admin_state is AdminState.MAINT
+
+
+@pytest.mark.parametrize("when", ["while it runs", "at the start"])
+async def test_an_order_is_void_when_the_list_says_something_new(when: str, autojump_clock: MockClock) -> None:
+    house, ready = House(alone=True), AdminState.READY
+    order = Directive(AdminState.DRAIN, against=ready)
+    house.kept.state = KeptState({"a": order, "b": order, "c": order})
+    house.cluster.apply([NodeSpec("a", Address("a", 1), admin_state=AdminState.MAINT)])  # and b is gone
+    if when == "while it runs":
+        house.sharing.carry_out({})
+    else:
+        house.sharing.begin({})
+    assert house.kept.state.orders == {}
+    assert house.cluster.get("a").admin_state is AdminState.MAINT
+
+
+async def test_with_others_the_store_is_what_counts(autojump_clock: MockClock) -> None:
+    house = House()
+    house.kept.state = KeptState({"a": Directive(AdminState.DRAIN)}, pins={"juliet@example.org": "b"})
+    house.sharing.begin({})
+    assert house.cluster.get("a").admin_state is AdminState.READY
+    assert house.pins.nodes == {}
+    house.drain("b")
+    house.sharing.share_pin("nurse@example.org", "a")
+    assert set(house.kept.state.orders) == {"a"}
+    assert house.kept.state.pins == {"juliet@example.org": "b"}

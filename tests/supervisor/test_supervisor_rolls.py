@@ -21,7 +21,6 @@ from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.roll import RETURN_SECONDS
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.supervisor.roll_file import RollFile
 from cxfr_proxy.transfers.counts import NodeCounts
 
 THREE = "".join(f"node{n} 10.0.0.{n} check=none settle=2s\n" for n in (1, 2, 3))
@@ -67,6 +66,15 @@ def to_restart(it: House) -> set[str]:
     return told[0]
 
 
+async def kept_roll(it: House) -> dict[str, object] | None:
+    """Return the roll that is on disk."""
+    assert await it.supervisor.console.state.settle() is None
+    kept = json.loads(it.config.state_path.read_text())
+    assert isinstance(kept, dict)
+    roll: dict[str, object] | None = kept.get("roll")
+    return roll
+
+
 async def until_restart(it: House, node: str) -> None:
     report(it, **{node: 0})
     await trio.sleep(5)
@@ -106,7 +114,7 @@ async def test_each_node_is_drained_restarted_and_made_ready(tmp_path: Path, aut
         await trio.sleep(1)
         assert steps(it) == ["done", "done"]
         assert not to_restart(it)
-        assert not RollFile(it.config.control).path.exists()
+        assert await kept_roll(it) is None
 
 
 async def test_an_operator_s_restart_is_seen(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -198,7 +206,7 @@ async def test_it_is_given_up(tmp_path: Path, autojump_clock: MockClock) -> None
         await trio.sleep(1)
         assert not to_restart(it)
         assert it.supervisor._drainer.drains["node1"].stage == "aborted"
-        assert not RollFile(it.config.control).path.exists()
+        assert await kept_roll(it) is None
         begin(it, "node2")
         with pytest.raises(ConfigError, match="a roll is at node2 already"):
             begin(it, "node3")
@@ -265,8 +273,8 @@ async def test_it_outlives_the_supervisor(step: str, tmp_path: Path, autojump_cl
         if step == "restart":
             await until_restart(it, "node2")
         await trio.sleep(1)
-        path = RollFile(it.config.control).path
-        assert path.stat().st_mode & 0o777 == 0o600
+        assert (await kept_roll(it) or {})["done"] == 1
+        assert it.config.state_path.stat().st_mode & 0o777 == 0o600
     nodes = it.nodes.read_text()
     async with house(tmp_path) as it:
         it.nodes.write_text(nodes)
@@ -279,16 +287,6 @@ async def test_it_outlives_the_supervisor(step: str, tmp_path: Path, autojump_cl
         rolls(it).roller.proceed(by_command=False)
         await trio.sleep(1)
         assert not (await progress(it)).finished
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"nodes": ["node1"], "step": "dance"}', "\x00"])
-async def test_a_file_that_is_no_roll_is_no_roll(content: str, tmp_path: Path, autojump_clock: MockClock) -> None:
-    (tmp_path / "c.sock.roll").write_text(content)
-    async with house(tmp_path) as it:
-        assert steps(it) == []
-        begin(it, "node1")
-        await trio.sleep(1)
-        assert json.loads((tmp_path / "c.sock.roll").read_text())["nodes"] == ["node1"]
 
 
 async def test_a_node_that_has_left_the_list_stops_it(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -1,0 +1,158 @@
+"""What outlives the process is on disk when an order is answered; what was learned, some time later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from cxfr_proxy.cluster.kept_state import KeptState, read_state
+from cxfr_proxy.cluster.nodes import AdminState
+from cxfr_proxy.cluster.roll import RollRecord
+from cxfr_proxy.cluster.shared import Directive
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.supervisor.catch_up import CatchUp
+from cxfr_proxy.supervisor.state_keeper import StateFile, StateKeeper
+
+DRAINED = Directive(AdminState.DRAIN)
+
+
+class RefusingFile(StateFile):
+    """A disk that is full as long as somebody says so."""
+
+    full = True
+
+    def write(self, content: bytes) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super().write(content)
+
+
+class Known:
+    def __init__(self, known: Mapping[str, bool]) -> None:
+        self.known = dict(known)
+
+    def software_known(self) -> Mapping[str, bool]:
+        return self.known
+
+    def software_was_known(self, known: Mapping[str, bool]) -> None:
+        self.known.update(known)
+
+
+@asynccontextmanager
+async def running(keeper: StateKeeper) -> AsyncIterator[StateKeeper]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        yield keeper
+        nursery.cancel_scope.cancel()
+
+
+def on_disk(path: Path) -> KeptState:
+    return StateFile(path).read()
+
+
+async def test_an_order_is_on_disk_when_it_has_settled(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    async with running(StateKeeper(StateFile(path), CatchUp(60.0))) as keeper:
+        assert await keeper.settle() is None
+        assert not path.exists(), "there is nothing to keep yet"
+        keeper.keep_order("node1", DRAINED)
+        assert await keeper.settle() is None
+        assert on_disk(path).orders == {"node1": DRAINED}
+        keeper.keep_pin("juliet@example.org", "node1")
+        keeper.keep_roll(RollRecord(("node1",)))
+        keeper.keep_order("node1", None)
+        assert await keeper.settle() is None
+        assert on_disk(path) == KeptState(pins={"juliet@example.org": "node1"}, roll=RollRecord(("node1",)))
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert os.listdir(tmp_path) == ["state"], "nothing is left behind"
+    keeper = StateKeeper(StateFile(path), CatchUp(60.0))
+    keeper.load()
+    assert keeper.state == on_disk(path)
+
+
+async def test_a_disk_that_refuses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = RefusingFile(tmp_path / "state")
+    async with running(StateKeeper(file, CatchUp(60.0))) as keeper:
+        for _ in range(2):
+            keeper.keep_order("node1", DRAINED)
+            says = await keeper.settle()
+            assert says == f"this holds, and is forgotten if the proxy ends: {file.path}: No space left on device"
+        file.full = False
+        keeper.keep_pin("juliet@example.org", "node1")
+        assert await keeper.settle() is None
+        assert on_disk(file.path).orders == {"node1": DRAINED}, "nothing is lost when there is room again"
+    events = [record.getMessage().split()[0] for record in caplog.records]
+    assert [each for each in events if each.startswith("state-")] == ["state-not-kept", "state-kept-again"]
+
+
+async def test_it_is_tried_again(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    file = RefusingFile(tmp_path / "state")
+    async with running(StateKeeper(file, CatchUp(60.0))) as keeper:
+        keeper.keep_order("node1", DRAINED)
+        assert await keeper.settle() is not None
+        file.full = False
+        while await keeper.settle() is not None:
+            await trio.sleep(1)
+        assert on_disk(file.path).orders == {"node1": DRAINED}
+
+
+async def test_what_was_learned_is_written_later_and_at_the_end(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    path, known = tmp_path / "state", Known({"urn:a": True})
+    async with running(StateKeeper(StateFile(path), known, wall_clock=lambda: 1e9)) as keeper:
+        keeper.learned()
+        await trio.sleep(50)
+        assert not path.exists()
+        while not path.exists():  # noqa: ASYNC110 - a thread writes it
+            await trio.sleep(1)
+        assert on_disk(path).software_known(1e9) == {"urn:a": True}
+        known.known["urn:b"] = False
+        keeper.learned()
+        await trio.sleep(1)
+    await keeper.flush()
+    assert on_disk(path).software_known(1e9) == {"urn:a": True, "urn:b": False}
+    later = Known({})
+    StateKeeper(StateFile(path), later, wall_clock=lambda: 1e9).load()
+    assert later.known == {"urn:a": True, "urn:b": False}
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [
+        (b"{}", 0o600, "expected a state file"),
+        (KeptState().encode(), 0o660, "other users can write it"),
+        (KeptState().encode(), 0o602, "other users can write it"),
+    ],
+)
+async def test_a_file_that_is_not_taken(content: bytes, mode: int, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(content)
+    path.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        StateKeeper(StateFile(path), CatchUp(60.0)).load()
+    assert str(caught.value).startswith(f"{path}: {says}")
+    assert "Moved away, it is made anew" in str(caught.value)
+
+
+async def test_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="directory"):
+        StateKeeper(StateFile(tmp_path), CatchUp(60.0)).load()
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    with pytest.raises(ConfigError, match="It is a FIFO"):
+        StateKeeper(StateFile(tmp_path / "fifo"), CatchUp(60.0)).load()
+    with pytest.raises(ConfigError, match=f"state {tmp_path}/a/state: {tmp_path}/a: expected a directory"):
+        StateFile(tmp_path / "a" / "state").read()
+    StateFile(tmp_path / "a" / "state", makes_directory=True).read()
+    keeper = StateKeeper(StateFile(tmp_path / "none"), CatchUp(60.0))
+    keeper.load()
+    assert keeper.state == KeptState()
+
+
+def test_what_is_written_is_json_that_people_can_read(tmp_path: Path) -> None:
+    assert read_state(b'{"format": "cxfr-proxy state", "version": 1}') == KeptState()
