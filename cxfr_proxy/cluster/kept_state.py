@@ -1,4 +1,4 @@
-"""The state that a proxy keeps for its next start: the operator's orders, pins, a roll, and what was learned of client software.
+"""The state that a proxy keeps for its next start: orders, pins, a roll, and what was learned of client software.
 
 It is one JSON object::
 
@@ -33,8 +33,7 @@ MAX_CAPS: Final = 512
 MAX_STATE_BYTES: Final = 64 << 20
 """Pins of the longest JIDs there can be have half of it."""
 SOFTWARE_SECONDS: Final = 30 * 86400.0
-"""Seconds for which a lesson counts. Then it is learned anew: a program that only seemed not to know the request is asked
-again."""
+"""Seconds for which a lesson counts. A program that only seemed not to know the request is asked again some day."""
 
 
 class LearnedSoftware(msgspec.Struct, frozen=True):

@@ -76,6 +76,7 @@ async def test_an_order_is_on_disk_when_it_has_settled(tmp_path: Path) -> None:
 
 
 async def test_a_disk_that_refuses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     file = RefusingFile(tmp_path / "state")
     async with running(StateKeeper(file, CatchUp(60.0))) as keeper:
         for _ in range(2):
@@ -96,7 +97,7 @@ async def test_it_is_tried_again(tmp_path: Path, autojump_clock: trio.testing.Mo
         keeper.keep_order("node1", DRAINED)
         assert await keeper.settle() is not None
         file.full = False
-        while await keeper.settle() is not None:
+        while await keeper.settle() is not None:  # noqa: ASYNC110 - a thread writes it
             await trio.sleep(1)
         assert on_disk(file.path).orders == {"node1": DRAINED}
 
