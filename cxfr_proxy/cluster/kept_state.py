@@ -50,15 +50,12 @@ class _Head(msgspec.Struct):
 
 
 class _Document(msgspec.Struct, omit_defaults=True):
+    format: str = msgspec.field(default_factory=lambda: FORMAT)  # not as a default, which is omitted
+    version: int = msgspec.field(default_factory=lambda: VERSION)
     nodes: dict[str, msgspec.Raw] = {}
     pins: dict[str, str] = {}
     roll: RollRecord | None = None
     software: dict[str, LearnedSoftware] = {}
-
-
-class _Whole(_Document, kw_only=True):
-    format: str = msgspec.field(default_factory=lambda: FORMAT)
-    version: int = msgspec.field(default_factory=lambda: VERSION)
 
 
 @dataclass(slots=True)
@@ -73,7 +70,9 @@ class KeptState:
 
     def encode(self) -> bytes:
         nodes = {name: msgspec.Raw(order.encode().encode()) for name, order in self.orders.items()}
-        return msgspec.json.encode(_Whole(nodes=nodes, pins=self.pins, roll=self.roll, software=self.software)) + b"\n"
+        return (
+            msgspec.json.encode(_Document(nodes=nodes, pins=self.pins, roll=self.roll, software=self.software)) + b"\n"
+        )
 
     def learn(self, known: Mapping[str, bool], now: float) -> None:
         """Keep what is known of software by now; ``now`` in seconds since the epoch."""
