@@ -375,13 +375,13 @@ def test_a_roll_that_goes_on_keeps_its_rate(path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_command_that_ends_after_the_roll_says_nothing_to_the_next_one(
-    path: Path, capfd: pytest.CaptureFixture[str]
+    path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fake = FakeConsole()
+    fake = FakeConsole(roll_begun=tmp_path / "begun")
     given_up = replace(fake.roll_script[1], finished=True, given_up=True, reason="it was given up")
     fake.roll_script = (fake.roll_script[0], fake.roll_script[1], given_up)
-    fake.roll_told.set()
-    assert run(path, "roll", "node1", "node2", "--run", "sleep 0.3", fake=fake) == 1
+    command = f"sh -c 'touch {fake.roll_begun}; sleep 0.3'"
+    assert run(path, "roll", "node1", "node2", "--run", command, fake=fake) == 1
     assert fake.calls == [("roll", "node1", "node2", None, None, True), ("roll-runs",)]
     out, err = capfd.readouterr()
     assert out.endswith("the roll is over at node1 (1 of 2), step restart: it was given up\n")

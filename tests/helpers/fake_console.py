@@ -95,6 +95,7 @@ class FakeConsole:
     )
     """Behind a row with the step ``restart`` it goes on when it was told of the restart."""
     roll_told: trio.Event = field(default_factory=trio.Event)
+    roll_begun: Path | None = None
     planned_moves: list[PlannedMove] = field(
         default_factory=lambda: [PlannedMove("node1", "node3", 199), PlannedMove("node2", "node3", 101)]
     )
@@ -139,6 +140,13 @@ class FakeConsole:
             history=_History(),
             state=_State(self),
         )
+
+    async def restarted_or_begun(self) -> None:
+        """Wait until it was told of the restart, or ``roll_begun`` is there, which the command makes."""
+        while not (self.roll_begun is not None and self.roll_begun.exists()):
+            with trio.move_on_after(0.01):
+                await self.roll_told.wait()
+                return
 
     def check(self, node: str) -> None:
         if node not in ("node1", "node2"):
@@ -251,7 +259,7 @@ class _Rolls(RollControl):
                 if self._fake.interrupt:
                     await self._fake.send_interrupt()
                 if runs and row.step == "restart":
-                    await self._fake.roll_told.wait()
+                    await self._fake.restarted_or_begun()
 
     def abort(self) -> str:
         return f"{self.roller.abort()} stays as it is"
