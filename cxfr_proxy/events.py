@@ -12,6 +12,7 @@ Rules:
 - Nobody waits for the log to be written (:mod:`.log_writer`), and what one stranger can cause without end is summed up
   (:mod:`.log_sums`).
 - Secrets are not logged, so nothing here looks for them.
+- The journal is told how severe a line is, by a number in front of it (sd-daemon(3)).
 - What other libraries log becomes the event ``log`` with the field ``message``; a traceback becomes a field.
 """
 
@@ -21,6 +22,7 @@ import atexit
 import functools
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,6 +51,9 @@ MAX_VALUE_CHARS: Final = 1000
 """A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones, and reasons, stay far below this."""
 MAX_DETAIL_CHARS: Final = 300
 """Of an event that is kept: it is shown as a row of a table."""
+_PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""The least level for each of syslog's priorities."""
+_DEBUG_PRIORITY: Final = 7
 _LAST_SECONDS: Final = 1.0
 """The time to write the rest at the process's end."""
 
@@ -171,18 +176,32 @@ def timestamp(seconds: float) -> str:
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
+def _priority(level: int) -> int:
+    return next((priority for least, priority in _PRIORITIES if level >= least), _DEBUG_PRIORITY)
+
+
 class _EventFormatter(logging.Formatter):
+    """``for_journal``: a line begins with its priority."""
+
+    def __init__(self, *, for_journal: bool = False) -> None:
+        super().__init__()
+        self._for_journal = for_journal
+
     def format(self, record: logging.LogRecord) -> str:
         event, fields = self.event_of(record)
-        line = self.line(record, event, fields)
+        line = self._whole_line(record, event, fields)
         while len(line) >= WHOLE_BYTES // 4 and (size := len(line.encode("utf-8", "replace")) + 1) > WHOLE_BYTES:
             name = max(fields, key=lambda name: len(str(fields[name])))
             value = str(fields[name])
             # As if all characters took as many bytes: what is too little is made up for the next time.
             keep = min(len(value) * WHOLE_BYTES // size, len(value) - 8)
             fields[name] = "…" + value[-keep:] if name == "exception" else value[:keep] + "…"
-            line = self.line(record, event, fields)
+            line = self._whole_line(record, event, fields)
         return line
+
+    def _whole_line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
+        line = self.line(record, event, fields)
+        return f"<{_priority(record.levelno)}>{line}" if self._for_journal else line
 
     def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
         raise NotImplementedError
@@ -234,6 +253,13 @@ class _StreamHandler(logging.StreamHandler[TextIO]):
     """Writes each line at once, and waits for it."""
 
 
+def _is_journal(descriptor: int) -> bool:
+    """Return whether it leads to the journal. systemd says where that is (systemd.exec(5)), and a program in between
+    may have put something else there."""
+    status = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
 class _WriterHandler(logging.Handler):
     """Hands lines to a :class:`LineWriter`. Repeated events of strangers are summed up, and so are other libraries'
     lines."""
@@ -241,6 +267,7 @@ class _WriterHandler(logging.Handler):
     def __init__(self, descriptor: int, sums: Sums) -> None:
         super().__init__()
         self._sums = sums
+        self.to_journal = _is_journal(descriptor)
         self.writer = LineWriter(descriptor, self._report_lost, self._emit_sums)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -315,17 +342,18 @@ def adjust(log_format: LogFormat, level: LogLevel) -> None:
     """Write what follows in that format, from that level on; does nothing where the log is not this module's."""
     ours = [each for each in logging.getLogger().handlers if isinstance(each, (_StreamHandler, _WriterHandler))]
     for handler in ours:
-        handler.setFormatter(_formatter(log_format))
+        handler.setFormatter(_formatter(log_format, handler))
     if ours:
         logging.getLogger("cxfr_proxy").setLevel(level.upper())
 
 
-def _formatter(log_format: LogFormat) -> logging.Formatter:
-    return JsonFormatter() if log_format is LogFormat.JSON else TextFormatter()
+def _formatter(log_format: LogFormat, handler: logging.Handler) -> logging.Formatter:
+    formatter = JsonFormatter if log_format is LogFormat.JSON else TextFormatter
+    return formatter(for_journal=isinstance(handler, _WriterHandler) and handler.to_journal)
 
 
 def _install(handler: logging.Handler, log_format: LogFormat, level: LogLevel) -> None:
-    handler.setFormatter(_formatter(log_format))
+    handler.setFormatter(_formatter(log_format, handler))
     # What no line of ours says is not looked up for each: see "Optimization" in the manual of logging.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
