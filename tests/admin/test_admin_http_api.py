@@ -19,8 +19,8 @@ from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.commands import COMMANDS, Command
 from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.admin.http import api
-from cxfr_proxy.admin.http.api import BASE, path_of
 from cxfr_proxy.admin.http.exchange import HttpAnswer
+from cxfr_proxy.admin.http.paths import BASE, path_of
 from cxfr_proxy.admin.http.tokens import TokenList
 from cxfr_proxy.admin.rows import RestartProgress
 from cxfr_proxy.admin.views import VIEWS

@@ -18,8 +18,8 @@ from trio.testing import MockClock
 from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.feed import QUIET_SECONDS
 from cxfr_proxy.admin.http import live, streams
-from cxfr_proxy.admin.http.api import EVENTS
 from cxfr_proxy.admin.http.exchange import EventStream, HttpAnswer
+from cxfr_proxy.admin.http.paths import EVENTS
 from cxfr_proxy.admin.http.tokens import TokenList
 from cxfr_proxy.admin.http.topics import TOPICS
 

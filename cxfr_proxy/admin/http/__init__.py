@@ -8,6 +8,8 @@ site       which of the two answers a path
 pages      the open pages, and their contents
 status     the state of the running proxy, for the pages
 api        the API: the table of commands as paths
+paths      the paths of the API
+openapi    the API described for programs
 given      the arguments of a command in a query or a body
 refusals   the operator's mistakes as statuses
 access     who is let in, and what they may do

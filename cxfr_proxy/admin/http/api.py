@@ -30,7 +30,9 @@ from cxfr_proxy.admin.http.exchange import (
 )
 from cxfr_proxy.admin.http.given import api_arguments, given_by_body, given_by_query
 from cxfr_proxy.admin.http.live import LiveView
+from cxfr_proxy.admin.http.openapi import description
 from cxfr_proxy.admin.http.pages import READING
+from cxfr_proxy.admin.http.paths import BASE, BY_PATH, EVENTS, OPENAPI, path_of
 from cxfr_proxy.admin.http.refusals import refusal
 from cxfr_proxy.admin.http.streams import FeedStream, OpenStreams, OrderStream
 from cxfr_proxy.admin.rows import CommandAnswer, Note, Progress, ReloadFaults
@@ -39,20 +41,10 @@ from cxfr_proxy.errors import ConfigError
 if TYPE_CHECKING:
     from cxfr_proxy.admin.console import Console
 
-BASE: Final = "/api/v1"
-EVENTS: Final = f"{BASE}/events"
 LOOK_SECONDS: Final = 10.0
 """For the answer to a question: no worker is waited for longer than two seconds."""
 ORDER_SECONDS: Final = 30.0
 """For the answer to an order."""
-
-
-def path_of(command: Command) -> str:
-    """Return the path of a command: its words."""
-    return f"{BASE}/{command.name.replace(' ', '/')}"
-
-
-_BY_PATH: Final[Mapping[str, Command]] = {path_of(command): command for command in COMMANDS}
 
 
 class HttpApi:
@@ -86,7 +78,10 @@ class HttpApi:
             self._streams.check_room()
             seen = self._live.number_of(request.header("last-event-id"))
             return FeedStream(self._live, seen, self._access, admission, self._streams)
-        command = _BY_PATH.get(path)
+        if path == OPENAPI:
+            _check_method(request, READING)
+            return json_answer(description())
+        command = BY_PATH.get(path)
         if command is None:
             raise HttpProblem(HTTPStatus.NOT_FOUND, f"there is no such command (GET {BASE} lists all there are)")
         _check_method(request, ("POST",) if command.mutates else READING)
@@ -167,13 +162,14 @@ class _Overview:
     name: str
     role: str
     events: str
+    openapi: str
     commands: Sequence[Mapping[str, object]]
 
 
 def _overview(admission: Admitted) -> _Overview:
     caller = admission.caller
     return _Overview(
-        __version__, caller.name, str(caller.role), EVENTS, [_listed(each, admission) for each in COMMANDS]
+        __version__, caller.name, str(caller.role), EVENTS, OPENAPI, [_listed(each, admission) for each in COMMANDS]
     )
 
 

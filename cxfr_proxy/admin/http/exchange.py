@@ -13,7 +13,7 @@ from cxfr_proxy.errors import CxfrProxyError
 
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
-_PROBLEM: Final = "application/problem+json"
+PROBLEM: Final = "application/problem+json"
 
 ExtraHeaders = tuple[tuple[str, str], ...]
 
@@ -107,7 +107,7 @@ class HttpProblem(CxfrProxyError):
         return {"type": "about:blank", "title": title, "status": status, "detail": self.detail, **more}
 
     def as_answer(self) -> HttpAnswer:
-        return HttpAnswer(self.status, encode(self.as_object()) + b"\n", _PROBLEM, self.headers)
+        return HttpAnswer(self.status, encode(self.as_object()) + b"\n", PROBLEM, self.headers)
 
 
 def said(status: HTTPStatus, text: str = "", *headers: tuple[str, str]) -> HttpAnswer:

@@ -7,9 +7,10 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.admin.http.api import BASE, HttpApi
+from cxfr_proxy.admin.http.api import HttpApi
 from cxfr_proxy.admin.http.exchange import JSON, EventStream, HttpAnswer, PageRequest, json_answer, said
 from cxfr_proxy.admin.http.pages import PAGES, READING, PageSource
+from cxfr_proxy.admin.http.paths import BASE
 
 PAGE_SECONDS: Final = 10.0
 """For making a page: as long as Prometheus waits for one."""
