@@ -461,7 +461,9 @@ class Parts:
         accounting = self.accounting
         # "Counting" begins with <enable/>: the node may confirm it, and then the stanza has counted.
         counted = accounting.management.counting and self.state is not State.NEGOTIATING
-        if counted and self.client.writable:
+        if not self.client.writable:
+            pass  # it has its last bytes, and this is sent again when it resumes; the node may even repeat itself
+        elif counted:
             self.send(
                 Side.CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.surroundings.new_token)
             )

@@ -55,6 +55,7 @@ from cxfr_proxy.session.commands import (
     Outcome,
     Reason,
     Resumable,
+    Shifted,
     Side,
     Transferred,
 )
@@ -417,6 +418,13 @@ def test_others_go_on_as_they_are(scene: Callable[[], Script]) -> None:
     before = len(s.commands)
     s.migrate()
     s.expect(len(s.commands) == before, "no command")
+
+
+def test_what_a_node_sends_again_to_a_client_that_was_kicked_meanwhile_shifts_no_count() -> None:
+    """It is in no place that the client, which will resume, could acknowledge."""
+    forged = "<iq type='set' id='f' from='m@x'><query xmlns='urn:xmpp:cxfr'/></iq>"
+    s = resuming().kick().forget().node(resumed(2), news(2), forged)
+    s.expect(not any(isinstance(event, Shifted) for event in s.events), "counts as they were")
 
 
 # --- histories
