@@ -1,4 +1,5 @@
-"""Web clients in headless Chromium: their node is drained under them, or nobody says a word for ten minutes.
+"""Web clients in headless Chromium: their node is drained under them, with or without their notice, or nobody says a
+word for ten minutes.
 
 ``PYTHONPATH=tests:tests/helpers python -m browser`` plays it.
 

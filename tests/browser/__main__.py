@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m browser", description="Web clients in headless Chromium.")
     parser.add_argument("packages", type=Path, help="node_modules, with strophe.js and converse.js")
     parser.add_argument("pictures", type=Path, help="a folder for screenshots")
-    parser.add_argument("--stories", nargs="+", choices=STORIES, default=["strophe", "converse"])
+    parser.add_argument("--stories", nargs="+", choices=STORIES, default=["strophe", "converse", "unnoticed"])
     parser.add_argument("--minutes", type=float, default=10.0, help="of silence (default: %(default)s)")
     given = parser.parse_args()
     failed = False

@@ -12,9 +12,11 @@ from urllib.parse import urlencode
 import trio
 from real.balancers import balancers
 from real.certs import Authority
+from real.ejabberd import EjabberdCluster
 from real.programs import DOMAIN, HOST
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
+from real.site import Doors
 
 from browser.chromium import Tab, open_tab
 from browser.site import Site, converse, open_site, strophe
@@ -22,13 +24,18 @@ from browser.site import Site, converse, open_site, strophe
 USERS: Final = ("juliet", "romeo")
 MODULES: Final = ("blocklist", "carbons", "pep")
 """Of Prosody, as it comes. Converse opens no chat where the server has no list of blocked users."""
+EJABBERDS_MODULES: Final = ("mod_blocking", "mod_carboncopy", "mod_privacy")
 MOST_SECONDS: Final = 10.0
+TOO_YOUNG_SECONDS: Final = 3.0
+"""For which no session is taken anywhere after its login."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Two users on one of two Prosody servers, each in the tab of theirs, or in one together."""
+    """Two users on one of two servers, each in the tab of theirs, or in one together. ``servers`` do not know of each
+    other, unless they are an ejabberd cluster."""
 
+    servers: Sequence[ProsodyNode] | EjabberdCluster
     proxy: ProxyProcess
     site: Site
     tabs: Mapping[str, Tab]
@@ -64,37 +71,58 @@ class Stage:
         return len(self.site.of(event="loaded"))
 
 
+async def _start_prosodys(folder: Path, stack: AsyncExitStack) -> tuple[list[ProsodyNode], list[str]]:
+    """Start two servers; return them, and their lines for the proxy."""
+    nodes = [
+        await stack.enter_async_context(
+            ProsodyNode(folder / name, users=USERS, stream_management=True, modules=MODULES)
+        )
+        for name in ("node1", "node2")
+    ]
+    return nodes, [f"node{number} {HOST}:{node.port}" for number, node in enumerate(nodes, start=1)]
+
+
 @asynccontextmanager
 async def open_stage(
-    folder: Path, pictures: Path, files: Mapping[str, Path], *, tabs: int, behind_nginx: bool = False
+    folder: Path,
+    pictures: Path,
+    files: Mapping[str, Path],
+    *,
+    tabs: int,
+    behind_nginx: bool = False,
+    shares_sessions: bool = False,
 ) -> AsyncIterator[Stage]:
     """``tabs``: one for both users, or two. ``behind_nginx``: which gives up what has been silent for a minute, as it
-    does by default."""
-    certificate = Authority(folder / "ca").issue(DOMAIN, HOST)
+    does by default. ``shares_sessions``: the servers do, and let the proxy take sessions from one to the other."""
+    authority = Authority(folder / "ca")
+    certificate = authority.issue(DOMAIN, HOST)
     options = ["--placement", "first-available", "--domain", DOMAIN]
     if behind_nginx:
         options += ["--trusted-proxies", HOST, "--proxy-header", "optional"]
     async with AsyncExitStack() as stack:
         site = stack.enter_context(open_site(files))
-        nodes = [
-            await stack.enter_async_context(
-                ProsodyNode(folder / name, users=USERS, stream_management=True, modules=MODULES)
-            )
-            for name in ("node1", "node2")
-        ]
-        lines = [f"node{number} {HOST}:{node.port}" for number, node in enumerate(nodes, start=1)]
+        servers: Sequence[ProsodyNode] | EjabberdCluster
+        if shares_sessions:
+            doors = Doors.cut(folder, authority)
+            cluster = EjabberdCluster(folder / "cluster", users=USERS, doors=doors.listeners, modules=EJABBERDS_MODULES)
+            servers = await stack.enter_async_context(cluster)
+            ports = [node.port for node in cluster.nodes]
+            lines = [f"node{n} {HOST}:{ports[n - 1]} {doors.options(authority)[n - 1]}" for n in (1, 2)]
+            options += doors.settings
+        else:
+            servers, lines = await _start_prosodys(folder, stack)
         proxy = await stack.enter_async_context(open_proxy(folder, lines, certificate, options=options))
         port = proxy.port
         if behind_nginx:
-            ports = await stack.enter_async_context(balancers(folder, proxy, certificate, read_timeout="60s"))
-            port = ports.nginx_web
+            balanced = await stack.enter_async_context(balancers(folder, proxy, certificate, read_timeout="60s"))
+            port = balanced.nginx_web
         opened = []
         for user, peer in (USERS, USERS[::-1])[:tabs]:
             said = {"service": f"wss://{HOST}:{port}/xmpp-websocket", "domain": DOMAIN, "user": user, "peer": peer}
             home = folder / f"browser-{user}"
             home.mkdir()
             opened.append(await stack.enter_async_context(open_tab(home, f"{site.url}/?{urlencode(said)}")))
-        yield Stage(proxy, site, dict(zip(USERS, (opened * 2)[:2], strict=True)), pictures)
+        yield Stage(servers, proxy, site, dict(zip(USERS, (opened * 2)[:2], strict=True)), pictures)
 
 
 async def drain(stage: Stage) -> dict[str, bool]:
@@ -117,6 +145,30 @@ async def drain(stage: Stage) -> dict[str, bool]:
         "the chat took too long to go on": went_on - began > MOST_SECONDS,
         "a page was loaded again": stage.loads != loads,
         "somebody is still on the drained node": node in await stage.sessions(),
+    }
+
+
+async def unnoticed(stage: Stage) -> dict[str, bool]:
+    """The node is drained under the chat by *migrate*, and stopped; the pages notice nothing."""
+    assert isinstance(stage.servers, EjabberdCluster), "or sessions can't be taken"
+    online = await stage.online()
+    await stage.chat("before the drain")
+    await stage.sessions()
+    await stage.picture("before")
+    await trio.sleep(max(0.0, online + TOO_YOUNG_SECONDS - trio.current_time()))
+    drained = await stage.proxy.drain("node1")
+    await stage.chat("after the drain")
+    await stage.servers.nodes[0].stop()
+    await stage.chat("after the node was stopped")
+    await stage.picture("after")
+    transfers = [(row["jid"], row["rung"], row["outcome"]) for row in await stage.proxy.show("transfers")]
+    print("transfers:", transfers)
+    return {
+        f"the drain ended with {drained.code}": drained.code != 0,
+        "a session was not taken": [row[1:] for row in transfers] != [("migrate", "moved")] * len(USERS),
+        "a page has noticed": stage.site.of(event="offline") != [] or stage.loads != len(USERS),
+        "somebody had to log in again": len(stage.site.of(event="online")) != len(USERS),
+        "somebody is still on the drained node": await stage.sessions() != {"node2"},
     }
 
 
@@ -143,9 +195,12 @@ async def play(story: str, packages: Path, folder: Path, pictures: Path, minutes
         case "converse":
             async with open_stage(folder, pictures, converse(packages), tabs=2) as stage:
                 return await drain(stage)
+        case "unnoticed":
+            async with open_stage(folder, pictures, converse(packages), tabs=2, shares_sessions=True) as stage:
+                return await unnoticed(stage)
         case _:
             async with open_stage(folder, pictures, strophe(packages), tabs=1, behind_nginx=True) as stage:
                 return await silence(stage, minutes)
 
 
-STORIES: Final[Sequence[str]] = ("strophe", "converse", "silence")
+STORIES: Final[Sequence[str]] = ("strophe", "converse", "unnoticed", "silence")
