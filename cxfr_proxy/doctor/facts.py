@@ -121,7 +121,7 @@ class NodeFacts:
     ``failure`` ``None``: it has greeted; then ``offer`` holds its features to a client that does not say who it is, and
     ``named`` to one that does. ``other_ways`` were tried where it failed. ``behind_tls``: what a node with a plain leg
     offers once STARTTLS has been done. ``external``: what SASL EXTERNAL by the certificate for nodes came to, empty
-    for a login, and ``open_door``: whether EXTERNAL is on offer without one.
+    for a login, and ``open_door``: whether it lets somebody in without one.
     """
 
     spec: NodeSpec

@@ -164,6 +164,10 @@ class DoctorClient:
         SASL.expect(await self.ask(SASL.begin("PLAIN", secret)), "success")
         return LoginSeen("PLAIN", {})
 
+    async def log_in_by_certificate(self) -> None:
+        """Log in by SASL EXTERNAL, as the account. Raises :class:`EntryRefused` as well."""
+        SASL.expect(await self.ask(SASL.begin("EXTERNAL", self._account.jid.encode())), "success")
+
     async def log_in_by_scram(self, mechanism: str, profile: SaslProfile) -> tuple[LoginSeen, Element]:
         """Log in by SASL or SASL2, and return the node's success as well. Raises :class:`EntryRefused` too."""
         exchange = ScramClient(mechanism, self._account.local, self._account.password or "", secrets.token_hex(12))

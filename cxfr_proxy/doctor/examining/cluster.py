@@ -109,7 +109,12 @@ def _with_sessions(facts: NodeFacts, seen: SessionsSeen, account: Account | None
     if account is None or facts.domain is None or domain_key(facts.domain) != domain_key(account.domain):
         return facts
     name = facts.spec.name
-    return replace(facts, session=seen.sessions.get(name), external=seen.external.get(name))
+    return replace(
+        facts,
+        session=seen.sessions.get(name),
+        external=seen.external.get(name),
+        open_door=seen.stands_open.get(name),
+    )
 
 
 def _with_queues(found: _Visits, listening: Sequence[ListeningSocket]) -> tuple[set[ListeningSocket], list[NodeFacts]]:

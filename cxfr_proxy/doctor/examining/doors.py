@@ -100,11 +100,23 @@ class Doors:
             finally:
                 entered.endpoint.transport.close()
 
+    async def stands_open(self, place: Place) -> bool:
+        """Return whether the node lets the account in by SASL EXTERNAL from a connection without a certificate."""
+        try:
+            async with self.reach(place, place.spec.for_migration) as client:
+                await client.log_in_by_certificate()
+        except FAULTS:
+            return False
+        return True
+
     @asynccontextmanager
-    async def reach(self, place: Place) -> AsyncIterator[DoctorClient]:
-        """Begin a stream on the node; the connection is closed behind the block. Raises as :meth:`enter` does."""
+    async def reach(self, place: Place, spec: NodeSpec | None = None) -> AsyncIterator[DoctorClient]:
+        """Begin a stream on the node, by its line or another one; the connection is closed behind the block.
+
+        Raises as :meth:`enter` does.
+        """
         with trio.fail_after(self.seconds):
-            endpoint = await self.dialer.dial(place.spec, self.account.domain, place.told, resolve=True)
+            endpoint = await self.dialer.dial(spec or place.spec, self.account.domain, place.told, resolve=True)
             try:
                 client = DoctorClient(endpoint, self.account, self.limits)
                 await client.open()

@@ -29,10 +29,12 @@ _AT_A_TIME: Final = 4
 @dataclass(slots=True)
 class SessionsSeen:
     """The outcome, by the names of the nodes. ``external`` has the reason why the certificate does not log in,
-    empty where it does."""
+    empty where it does;
+    ``stands_open`` whether somebody without a certificate is let in."""
 
     sessions: dict[str, SessionFacts] = field(default_factory=dict)
     external: dict[str, str] = field(default_factory=dict)
+    stands_open: dict[str, bool] = field(default_factory=dict)
     moves: list[MoveFacts] = field(default_factory=list)
 
 
@@ -48,8 +50,7 @@ class SessionRound:
     async def run(self) -> SessionsSeen:
         """Do it all; nothing is left behind on nodes that do what they say. Faults of nodes are part of what was
         seen."""
-        knocked = (place for place in self._places.values() if self._doors.by_certificate(place.spec))
-        await together(partial(self._knock, place) for place in knocked)
+        await together(partial(self._knock, place) for place in self._places.values() if place.spec.migrates)
         await together((partial(self._follow, place) for place in self._places.values()), at_a_time=_AT_A_TIME)
         order = list(self._places)
         self.seen.moves.sort(key=lambda move: order.index(move.origin))
@@ -104,7 +105,10 @@ class SessionRound:
         )
 
     async def _knock(self, place: Place) -> None:
-        """Log in by the certificate for nodes, and out again."""
+        """Log in by the certificate for nodes, and out again; and see that nobody gets in without one."""
+        self.seen.stands_open[place.spec.name] = await self._doors.stands_open(place)
+        if not self._doors.has_certificate:
+            return
         try:
             async with self._doors.enter(place, by_certificate=True) as entered:
                 await entered.client.close()
@@ -115,7 +119,11 @@ class SessionRound:
     # --- from node to node
 
     def _next_of(self, name: str) -> str:
-        order = list(self._places)
+        """Return the node on which a session of that one is to be resumed: one of those that say the same of sessions,
+        if there are others."""
+        resume = self._places[name].spec.resume
+        alike = [each for each, place in self._places.items() if place.spec.resume is resume]
+        order = alike if len(alike) > 1 else list(self._places)
         return order[(order.index(name) + 1) % len(order)]
 
     async def _move(self, session: str, origin: str, target: str) -> None:

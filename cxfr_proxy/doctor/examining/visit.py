@@ -57,7 +57,7 @@ class Visitor:
             looks["behind_tls"] = partial(self._offer_behind_tls, spec, domain)
         others = await _all(looks)
         facts = replace(facts, tls=tls, offer=offer, named=others.get("named"), behind_tls=others.get("behind_tls"))
-        return replace(facts, open_door=await self._has_open_door(spec, domain)), ends
+        return facts, ends
 
     async def public(self, spec: NodeSpec, domain: str) -> PublicFacts | None:
         """Look where clients of that node are sent; ``None``: nowhere."""
@@ -102,16 +102,6 @@ class Visitor:
         endpoint = await self._dial_blindly(replace(spec, tls=NodeTls.STARTTLS), domain, node_name(spec, domain))
         with closing(endpoint):
             return await self._open(endpoint, domain, self.user or _NOBODY)
-
-    async def _has_open_door(self, spec: NodeSpec, domain: str) -> bool | None:
-        if not spec.migrates:
-            return None
-        try:
-            endpoint = await self._dial(spec.for_migration, domain)
-            with closing(endpoint):
-                return "EXTERNAL" in (await self._open(endpoint, domain, self.user or _NOBODY)).sasl
-        except NodeError:
-            return False  # it wants a certificate before anything else
 
     # --- in other ways
 

@@ -66,7 +66,7 @@ def _open_door(facts: ClusterFacts) -> Iterator[Symptom]:
     for node in facts.nodes:
         if node.open_door:
             yield Symptom(
-                f"{node.spec.for_migration.address} offers EXTERNAL to a program that has shown no certificate",
+                f"{node.spec.for_migration.address} let the user in by EXTERNAL, without a certificate",
                 node.spec.name,
                 node.domain,
             )
@@ -168,9 +168,9 @@ RULES: Final = (
     DoctorRule(
         "migrate-open",
         Severity.ERROR,
-        "A node offers EXTERNAL at its migration address to a program without a certificate",
-        "a listener that asks for a certificate, and offers EXTERNAL only behind it",
-        "a program that reaches the port may be able to log in as any user",
+        "A node lets a program without a certificate log in as any user at its migration address",
+        "a listener that asks for a certificate, and refuses EXTERNAL without",
+        "each program that reaches the port can log in as any user, without a password",
         {
             ServerSoftware.EJABBERD: "tls_verify: true and cafile on the listener, and a firewall before it",
             ServerSoftware.MONGOOSEIM: 'tls.verify_mode = "peer" and tls.cacertfile in its [[listen.c2s]]',
