@@ -24,10 +24,11 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from cxfr_proxy.log_latest import SHOWN, LatestEvents, is_kept
 from cxfr_proxy.log_sums import FieldValue, Sums
@@ -64,6 +65,14 @@ _RECORD_ATTRIBUTE: Final = "cxfr_proxy_fields"
 _log = logging.getLogger(__name__)
 
 
+class _Origin(NamedTuple):
+    """Where an event comes from. ``at`` in seconds since the epoch."""
+
+    at: float
+    level: int
+    logger: str
+
+
 class LogFormat(StrEnum):
     """How a line is written."""
 
@@ -93,13 +102,18 @@ def emit(
     traceback."""
     if logger.isEnabledFor(level):
         if _sums is None or _sums.admit(event, fields, (logger, level)):
-            _write(logger, event, level, exc_info, fields)
+            if _writer is not None and exc_info is None and not is_kept(event, level):
+                _writer.write_event(logger.name, event, level, fields)
+            else:
+                _write(logger, event, level, exc_info, fields)
     elif event in SHOWN and _keeper is not None:
         _keeper.handle(_record(logger, event, level, exc_info, fields))
 
 
 _sums: Sums | None = None
 """The sums of the process whose log :func:`open_log` has opened."""
+_writer: _WriterHandler | None = None
+"""What writes that log. An event of a single client goes there at once: nobody else gets it, and each login has one."""
 _keeper: _EventKeeper | None = None
 """Keeps the latest events of that process, those included that are below the level of its log."""
 latest: Final = LatestEvents()
@@ -147,10 +161,12 @@ def escaped(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
-def _cut(value: FieldValue) -> FieldValue:
-    if isinstance(value, str) and len(value) > MAX_VALUE_CHARS:
-        return value[:MAX_VALUE_CHARS] + "…"
-    return value
+def _cut(given: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
+    fields = dict(given)
+    for name, value in given.items():
+        if isinstance(value, str) and len(value) > MAX_VALUE_CHARS:
+            fields[name] = value[:MAX_VALUE_CHARS] + "…"
+    return fields
 
 
 def _text_value(value: FieldValue) -> str:
@@ -162,7 +178,12 @@ def _text_value(value: FieldValue) -> str:
 
 
 def _pairs(fields: Mapping[str, FieldValue]) -> list[str]:
-    return [f"{name}={_text_value(value)}" for name, value in fields.items() if value is not None]
+    pairs, is_plain = [], _PLAIN.fullmatch
+    for name, value in fields.items():
+        if value is not None:
+            plain = type(value) is int or (type(value) is str and is_plain(value))
+            pairs.append(f"{name}={value if plain else _text_value(value)}")
+    return pairs
 
 
 @functools.lru_cache(maxsize=2)
@@ -189,21 +210,25 @@ class _EventFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         event, fields = self.event_of(record)
-        line = self._whole_line(record, event, fields)
+        return self.line_of(_Origin(record.created, record.levelno, record.name), event, fields)
+
+    def line_of(self, origin: _Origin, event: str, fields: dict[str, FieldValue]) -> str:
+        """Return the line of an event, not longer than a pipe takes whole."""
+        line = self._whole_line(origin, event, fields)
         while len(line) >= WHOLE_BYTES // 4 and (size := len(line.encode("utf-8", "replace")) + 1) > WHOLE_BYTES:
             name = max(fields, key=lambda name: len(str(fields[name])))
             value = str(fields[name])
             # As if all characters took as many bytes: what is too little is made up for the next time.
             keep = min(len(value) * WHOLE_BYTES // size, len(value) - 8)
             fields[name] = "…" + value[-keep:] if name == "exception" else value[:keep] + "…"
-            line = self._whole_line(record, event, fields)
+            line = self._whole_line(origin, event, fields)
         return line
 
-    def _whole_line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
-        line = self.line(record, event, fields)
-        return f"<{_priority(record.levelno)}>{line}" if self._for_journal else line
+    def _whole_line(self, origin: _Origin, event: str, fields: Mapping[str, FieldValue]) -> str:
+        line = self.line(origin, event, fields)
+        return f"<{_priority(origin.level)}>{line}" if self._for_journal else line
 
-    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
+    def line(self, origin: _Origin, event: str, fields: Mapping[str, FieldValue]) -> str:
         raise NotImplementedError
 
     def event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, FieldValue]]:
@@ -212,7 +237,7 @@ class _EventFormatter(logging.Formatter):
         if given is None:
             event, fields = "log", _foreign(record)
         else:
-            event, fields = str(record.msg), {name: _cut(value) for name, value in given.items()}
+            event, fields = str(record.msg), _cut(given)
         if record.exc_info and record.exc_info[0] is not None:
             fields["exception"] = self.formatException(record.exc_info)[-WHOLE_BYTES:]
         return event, fields
@@ -224,25 +249,25 @@ def _foreign(record: logging.LogRecord) -> dict[str, FieldValue]:
         message = record.getMessage()
     except Exception as exc:  # its arguments don't fit its text, or can't be written
         message = f"{record.msg!r} ({type(exc).__name__})"
-    return {"source": record.name, "message": _cut(message)}
+    return _cut({"source": record.name, "message": message})
 
 
 class TextFormatter(_EventFormatter):
     """``TIME LEVEL event key=value …``"""
 
-    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
-        return " ".join([timestamp(record.created), record.levelname, event, *_pairs(fields)])
+    def line(self, origin: _Origin, event: str, fields: Mapping[str, FieldValue]) -> str:
+        return " ".join([timestamp(origin.at), logging.getLevelName(origin.level), event, *_pairs(fields)])
 
 
 class JsonFormatter(_EventFormatter):
     """One object a line: ``time``, ``level``, ``logger``, ``event``, ``fields``."""
 
-    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
+    def line(self, origin: _Origin, event: str, fields: Mapping[str, FieldValue]) -> str:
         return json.dumps(
             {
-                "time": timestamp(record.created),
-                "level": record.levelname,
-                "logger": record.name,
+                "time": timestamp(origin.at),
+                "level": logging.getLevelName(origin.level),
+                "logger": origin.logger,
                 "event": event,
                 "fields": fields,
             }
@@ -269,11 +294,16 @@ class _WriterHandler(logging.Handler):
         self._sums = sums
         self.to_journal = _is_journal(descriptor)
         self.writer = LineWriter(descriptor, self._report_lost, self._emit_sums)
+        self.formatter: _EventFormatter
 
     def emit(self, record: logging.LogRecord) -> None:
         foreign = getattr(record, _RECORD_ATTRIBUTE, None) is None
         if not foreign or self._sums.admit("log", {"source": record.name}, (_log, record.levelno)):
             self.writer.write(self.format(record))
+
+    def write_event(self, logger: str, event: str, level: int, fields: Mapping[str, FieldValue]) -> None:
+        """Write one of this program's own events, without a record of it."""
+        self.writer.write(self.formatter.line_of(_Origin(time.time(), level, logger), event, _cut(fields)))
 
     def _report_lost(self, lines: int) -> str:
         record = logging.LogRecord(_log.name, logging.WARNING, "", 0, "log-lost", None, None)
@@ -353,7 +383,9 @@ def _formatter(log_format: LogFormat, handler: logging.Handler) -> logging.Forma
 
 
 def _install(handler: logging.Handler, log_format: LogFormat, level: LogLevel) -> None:
+    global _writer  # one log, one process
     handler.setFormatter(_formatter(log_format, handler))
+    _writer = handler if isinstance(handler, _WriterHandler) else None
     # What no line of ours says is not looked up for each: see "Optimization" in the manual of logging.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
