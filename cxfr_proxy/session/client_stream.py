@@ -41,6 +41,9 @@ from cxfr_proxy.xmpp.opening.header import read_header
 from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 from cxfr_proxy.xmpp.stream_management import element_of
 
+_NEGOTIATING: Final = State.NEGOTIATING
+_READ: Final = Incoming.READ
+_CLIENT: Final = Side.CLIENT
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
 
 
@@ -52,7 +55,7 @@ def read(parts: Parts) -> None:
     at everything, if that is much."""
     client = parts.client
     looks_left = MAX_EVENTS_PER_SCAN
-    while looks_left and client.incoming is Incoming.READ:
+    while looks_left and client.incoming is _READ:
         opening = parts.negotiating
         # Nothing is negotiated any more: what is left goes through the faster way.
         if opening is None and client.lane.opened:
@@ -115,7 +118,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         # With XEP-0198 the stanza stays unacknowledged, so the client knows that it did not arrive.
         parts.accounting.miss(is_stanza and not parts.accounting.management.on)
         return
-    negotiating = parts.state is State.NEGOTIATING
+    negotiating = parts.state is _NEGOTIATING
     if client.looks_left and not negotiating:
         _get_to_know(parts, local, data)
     stand_in = parts.stand_in
@@ -181,7 +184,7 @@ def _pass(parts: Parts, verdict: ElementVerdict, *, is_stanza: bool) -> None:
         opening.postpone(verdict.answer)
         verdict.hold_client = True
     else:
-        parts.send(Side.CLIENT, verdict.answer)
+        parts.send(_CLIENT, verdict.answer)
     if verdict.hold_client:
         parts.client.hold(True)
         parts.choose_reading()
@@ -305,14 +308,14 @@ def _answer_undelivered(parts: Parts, data: bytes) -> None:
     if parts.cuts_client:
         parts.accounting.miss(1)  # an answer would land in the middle of an element of the node's
     elif reply is not None:
-        parts.send(Side.CLIENT, reply)
+        parts.send(_CLIENT, reply)
 
 
 def _say_last_ack(parts: Parts) -> None:
     """Answer a client that asks for an acknowledgement when its node is gone."""
     header, lane = parts.node.header, parts.node.lane
     if header is not None and not parts.cuts_client:
-        parts.send(Side.CLIENT, parts.accounting.last_ack(lane, header.context))
+        parts.send(_CLIENT, parts.accounting.last_ack(lane, header.context))
 
 
 # --- ends
@@ -379,7 +382,7 @@ def dismiss(parts: Parts) -> None:
     """End the session because an operator wants it. A stream in use is ended so that nothing is lost; before that, and
     while the node's leg is exchanged, there is nobody who could be asked what is due."""
     error = ClientError(StreamCondition.POLICY_VIOLATION, "ended by an operator")
-    if parts.state is State.NEGOTIATING or parts.exchange is not None:
+    if parts.state is _NEGOTIATING or parts.exchange is not None:
         on_fault(parts, error, Reason.KICKED)
         return
     ending.settle_transfer(parts, Outcome.CUT_OFF)

@@ -14,6 +14,14 @@ from cxfr_proxy.xmpp.framing.framer import ANY_DEPTH
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.header import StreamHeader
 
+_READ: Final = Incoming.READ
+_HELD: Final = Incoming.HELD
+_OVER: Final = frozenset((Incoming.ENDED, Incoming.FAILED, Incoming.GONE))
+_NEW: Final = Outgoing.NEW
+_OPEN: Final = Outgoing.OPEN
+_CLIENT_READABLE: Final = READABLE[Side.CLIENT]
+_NODE_READABLE: Final = READABLE[Side.NODE]
+
 IDENTITY_LOOKS: Final = 32
 """Elements of a bound client that are searched for its capabilities. As a rule its first presence has them, and a few
 requests come before that."""
@@ -46,10 +54,10 @@ class ClientLeg:
         self.header = header
         self.shown = shown
         self.tls = tls
-        self.incoming = Incoming.HELD if held else Incoming.READ
+        self.incoming = _HELD if held else _READ
         self.wanted = not held
         """Whether its bytes are taken from its socket now. Follows from ``incoming``, and is asked at every turn."""
-        self.outgoing = Outgoing.NEW if shown is None else Outgoing.OPEN
+        self.outgoing = _NEW if shown is None else _OPEN
         self.caps: str | None = None
         self.refusal: str | None = None
         self.knows_cxfr: bool | None = None
@@ -58,7 +66,7 @@ class ClientLeg:
     @property
     def over(self) -> bool:
         """The client's stream has ended or failed: what comes behind it is dropped."""
-        return self.incoming in (Incoming.ENDED, Incoming.FAILED, Incoming.GONE)
+        return self.incoming in _OVER
 
     @property
     def done(self) -> bool:
@@ -67,7 +75,7 @@ class ClientLeg:
 
     @property
     def held(self) -> bool:
-        return self.incoming is Incoming.HELD
+        return self.incoming is _HELD
 
     @property
     def writable(self) -> bool:
@@ -76,13 +84,13 @@ class ClientLeg:
     def receive(self, incoming: Incoming) -> None:
         """Go on to that state of what comes in."""
         self.incoming = follow(INCOMING, self.incoming, incoming)
-        self.wanted = incoming in READABLE[Side.CLIENT]
+        self.wanted = incoming in _CLIENT_READABLE
 
     def hold(self, hold: bool) -> None:
         """Have the client's bytes wait, or no longer. Does nothing once there are none that could be read."""
         # A stream that has ended or failed is read to drop what comes, and so is never held.
-        if self.incoming in (Incoming.READ, Incoming.HELD):
-            self.receive(Incoming.HELD if hold else Incoming.READ)
+        if self.incoming is (_READ if hold else _HELD):
+            self.receive(_HELD if hold else _READ)
 
     def begin(self, header: StreamHeader) -> None:
         """Note the header of the stream that the client begins."""
@@ -92,12 +100,12 @@ class ClientLeg:
         """Note the header that the client gets."""
         self.shown = header
         if self.writable:
-            self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.OPEN)
+            self.outgoing = follow(OUTGOING, self.outgoing, _OPEN)
 
     def restart(self) -> None:
         """Begin anew in both directions."""
         self.lane.restart()
-        self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.NEW)
+        self.outgoing = follow(OUTGOING, self.outgoing, _NEW)
 
     def close_output(self) -> None:
         self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.CLOSED)
@@ -144,10 +152,10 @@ class NodeLeg:
         self.opened_by = opened_by
         self.header: StreamHeader | None = None
         self.lane = lane
-        self.incoming = Incoming.READ
+        self.incoming = _READ
         self.wanted = True
         """Whether its bytes are taken from its socket now. Follows from ``incoming``, and is asked at every turn."""
-        self.outgoing = Outgoing.NEW
+        self.outgoing = _NEW
 
     @property
     def writable(self) -> bool:
@@ -156,13 +164,13 @@ class NodeLeg:
     def receive(self, incoming: Incoming) -> None:
         """Go on to that state of what comes in."""
         self.incoming = follow(INCOMING, self.incoming, incoming)
-        self.wanted = incoming in READABLE[Side.NODE]
+        self.wanted = incoming in _NODE_READABLE
 
     def open(self, header: StreamHeader) -> None:
         """Note the header that begins the node's stream."""
         self.opened_by = header
         if self.writable:
-            self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.OPEN)
+            self.outgoing = follow(OUTGOING, self.outgoing, _OPEN)
 
     def greet(self, header: StreamHeader) -> None:
         """Note the header that the node has sent."""
@@ -172,7 +180,7 @@ class NodeLeg:
         """Begin anew in both directions. Between ``<success/>`` and our next header there is no stream that could be
         ended."""
         self.lane.restart()
-        self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.NEW)
+        self.outgoing = follow(OUTGOING, self.outgoing, _NEW)
 
     def end_stream(self) -> bytes:
         """End the node's stream and return the bytes that do so; empty if none has begun."""

@@ -60,6 +60,10 @@ class End(Enum):
     SILENCE = "it does not answer"
 
 
+_NOTHING: Final = Owes.NOTHING
+_GREETING: Final = Owes.GREETING
+_ANSWER: Final = Owes.ANSWER
+
 _COUNTS: Final[Mapping[End, frozenset[Owes]]] = {
     End.HANG_UP: frozenset((Owes.GREETING, Owes.RESOURCE)),
     End.STREAM_END: frozenset((Owes.GREETING, Owes.RESOURCE)),
@@ -74,7 +78,7 @@ class Turn:
     __slots__ = ("_asked", "_challenged", "_since", "odd", "owes")
 
     def __init__(self) -> None:
-        self.owes = Owes.NOTHING
+        self.owes = _NOTHING
         self.odd = False
         """The client has done something other than log in."""
         self._since = math.inf
@@ -88,22 +92,22 @@ class Turn:
 
     def opened(self, now: float) -> None:
         """Note that the client has sent a header."""
-        self._owe(Owes.GREETING, now)
+        self._owe(_GREETING, now)
 
     def asked(self, now: float, *, proved: bool) -> None:
         """Note that the client has sent a login or, once ``proved``, asks for a resource."""
-        if self.owes is Owes.GREETING:
+        if self.owes is _GREETING:
             self.odd |= self._asked
             self._asked = True
-        elif self.owes is Owes.NOTHING:
-            self._owe(Owes.RESOURCE if proved else Owes.ANSWER, now)
+        elif self.owes is _NOTHING:
+            self._owe(Owes.RESOURCE if proved else _ANSWER, now)
         else:
             self.odd = True
 
     def responded(self, now: float) -> None:
         """Note that the client has answered a challenge."""
         if self._challenged:
-            self._owe(Owes.ANSWER, now)
+            self._owe(_ANSWER, now)
         else:
             self.odd = True
 
@@ -121,16 +125,16 @@ class Turn:
     def greeted(self, now: float) -> None:
         """Note the node's features. A login that was sent before them has to be answered now."""
         asked, self._asked = self._asked, False
-        self._owe(Owes.ANSWER if asked else Owes.NOTHING, now)
+        self._owe(_ANSWER if asked else _NOTHING, now)
 
     def answered(self, *, challenges: bool = False) -> None:
         """Note the node's answer: the client has to speak next."""
-        self._owe(Owes.NOTHING, math.inf)
+        self._owe(_NOTHING, math.inf)
         self._challenged = challenges
 
     def accepted(self, now: float, *, restarts: bool) -> None:
         """Note that the password is right: features follow, with ``restarts`` behind another header of the client's."""
-        self._owe(Owes.GREETING, math.inf if restarts else now)
+        self._owe(_GREETING, math.inf if restarts else now)
 
     # --- the end
 

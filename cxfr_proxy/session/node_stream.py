@@ -49,6 +49,10 @@ from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 
+_NEGOTIATING: Final = State.NEGOTIATING
+_DUE: Final = Features.DUE
+_PROXYS: Final = Features.PROXYS
+
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back and replaced."""
 
@@ -80,7 +84,7 @@ def read(parts: Parts) -> None:
     """Read what was fed, as :func:`.client_stream.read` does."""
     node = parts.node
     looks_left = MAX_EVENTS_PER_SCAN
-    while node.wanted and (parts.state is State.NEGOTIATING or not node.lane.opened):
+    while node.wanted and (parts.state is _NEGOTIATING or not node.lane.opened):
         # Stepwise as long as an element may begin a new stream; the node's elements may be many, so this call looks at
         # a bounded number.
         piece = node.lane.next() if looks_left else None
@@ -133,7 +137,7 @@ def _on_header(parts: Parts, raw: bytes) -> None:
         return
     parts.node.greet(header)
     # A client that was greeted by the proxy has got a header already, and must not get another.
-    if parts.opening is None or parts.opening.features is not Features.PROXYS:
+    if parts.opening is None or parts.opening.features is not _PROXYS:
         parts.client.show(header)
         parts.pass_down(header.raw)
 
@@ -154,7 +158,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         return
     elif parts.withholds and is_stanza:
         parts.pass_stanza_down(piece.data)
-    elif parts.state is not State.NEGOTIATING and name in USUAL and name != "a":
+    elif parts.state is not _NEGOTIATING and name in USUAL and name != "a":
         parts.pass_down(piece.data)
     else:
         _on_stream_element(parts, name, piece.data, header, position)
@@ -183,7 +187,7 @@ def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeade
     try:
         verdict = parts.negotiation.from_node(data, header, parts.domain, position)
     except stanza.MalformedElement:
-        if parts.state is State.NEGOTIATING:
+        if parts.state is _NEGOTIATING:
             _on_fault(parts, NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
             return
         parts.report(Warned("it sent an element that can't be read, which was dropped"))
@@ -194,7 +198,7 @@ def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeade
     # The client was held until the node greets, so that no login goes to a node that says nothing.
     if verdict.greets and opening is not None and opening.early is not None:
         verdict.hold_client = False  # the login that was held back for a node that greets may go now
-    if verdict.greets and opening is not None and opening.features is Features.PROXYS:
+    if verdict.greets and opening is not None and opening.features is _PROXYS:
         opening.see_features()
         verdict.forward = b""
     elif verdict.forward:
@@ -281,7 +285,7 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
     parts.pass_down(verdict.forward)
     if verdict.failed is not None:
         parts.report(verdict.failed)
-    if opening is not None and opening.features is Features.DUE:
+    if opening is not None and opening.features is _DUE:
         opening.see_features()
         answer = opening.take_answer()
         if answer:
@@ -443,7 +447,7 @@ def on_eof(parts: Parts) -> None:
     if not was_wanted:
         ending.finish_if_over(parts)
         return
-    if parts.state is State.NEGOTIATING:
+    if parts.state is _NEGOTIATING:
         # Servers that expect a PROXY header and get none hang up without a word.
         if parts.node.header is None:
             parts.report(Warned("it closed a connection without a word: does it expect a PROXY header (send-proxy=)?"))
@@ -486,7 +490,7 @@ def on_no_recovery(parts: Parts, why: str, *, reachable: bool = True) -> None:
 def on_death(parts: Parts) -> bool:
     """Give up a node that checks have found dead: it is not waited for, and bytes that it does not take hold up nobody.
     Return whether the client is still here."""
-    if parts.state is State.NEGOTIATING:
+    if parts.state is _NEGOTIATING:
         _react(parts, NodeDid.DIE, Reason.NODE_LOST)
     elif parts.node.writable:
         parts.node.receive(Incoming.GONE)

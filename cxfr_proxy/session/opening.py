@@ -17,6 +17,9 @@ from cxfr_proxy.session.tables import FEATURES, Features, follow
 from cxfr_proxy.xmpp.opening.login import Login
 from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
+_DUE: Final = Features.DUE
+_PROXYS: Final = Features.PROXYS
+
 MAX_SILENT: Final = 2
 """Nodes that may fail to greet a client before the client is refused."""
 
@@ -36,8 +39,8 @@ class Opening:
         self.early = early
         self.silent = silent
         self.bind_by = 0.0
-        self.features = Features.DUE if early is None or early.shown is None else Features.PROXYS
-        self.header_may_repeat = self.features is Features.DUE
+        self.features = _DUE if early is None or early.shown is None else _PROXYS
+        self.header_may_repeat = self.features is _DUE
         self.answer_due = b""  # to what the client asked for before it knew the node's features
         self.turn = Turn()
 
@@ -53,7 +56,7 @@ class Opening:
 
     def restart(self) -> None:
         """Begin both streams anew. From here on the client is this node's."""
-        self.features = follow(FEATURES, self.features, Features.DUE)
+        self.features = follow(FEATURES, self.features, _DUE)
         self.early = None
 
     # --- the client

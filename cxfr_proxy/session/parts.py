@@ -52,6 +52,12 @@ _WHERE: Final = {
 }
 
 
+_NEGOTIATING: Final = State.NEGOTIATING
+_BOUND: Final = State.BOUND
+_CLIENT: Final = Side.CLIENT
+_NODE: Final = Side.NODE
+
+
 class CountsWithNode(Protocol):
     """XEP-0198 as the node sees it: the client's, or the proxy's in its place."""
 
@@ -106,7 +112,7 @@ class Parts:
     def __init__(
         self, client: ClientLeg, node: NodeLeg, policy: Policy, opening: Opening, negotiation: Negotiation, domain: str
     ) -> None:
-        self.state = State.NEGOTIATING
+        self.state = _NEGOTIATING
         self.client = client
         self.node = node
         self.policy = policy
@@ -197,7 +203,7 @@ class Parts:
     @property
     def movable(self) -> bool:
         """Whether an order to move can be carried out now."""
-        return self.state is State.BOUND and self.exchange is None
+        return self.state is _BOUND and self.exchange is None
 
     @property
     def on_old_leg(self) -> bool:
@@ -208,7 +214,7 @@ class Parts:
     def negotiating(self) -> Opening | None:
         """The opening, while client and node negotiate; ``None`` also while a session ends that has never been
         bound."""
-        return self.opening if self.state is State.NEGOTIATING else None
+        return self.opening if self.state is _NEGOTIATING else None
 
     @property
     def broken(self) -> bool:
@@ -327,28 +333,28 @@ class Parts:
     def hold_client_if_need_be(self) -> None:
         """Have a bound client's bytes wait while they could go nowhere: no leg takes them, or the node has not
         acknowledged as much as may be kept."""
-        if self.state is State.NEGOTIATING:
+        if self.state is _NEGOTIATING:
             return  # the opening holds it
         full = self.replay is not None and self.replay.full
         self.client.hold(full or (self.exchange is not None and self.exchange.holds_client))
 
     def choose_reading(self) -> None:
         """Bring ``fast``, and what the lanes report, in line with what has to be looked at now."""
-        if self.state is State.NEGOTIATING:
+        if self.state is _NEGOTIATING:
             return  # each element is looked at, whatever else holds
         client, node, transfer, exchange = self.client, self.node, self.transfer, self.exchange
         stand_in, kept = self.stand_in, self.replay is not None
         on_old_leg = self.on_old_leg
         on_new_leg = exchange is not None and not on_old_leg
-        bound = self.state is State.BOUND
+        bound = self.state is _BOUND
         # Bytes may pass without a look only while nothing can come of an element: in use, and with both ends there.
         up = (bound or (transfer is not None and transfer.is_migration)) and node.writable and not client.held
         asked = self.state is State.TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
         # While the client is asked, the node's stanzas still pass unseen, but not while the request waits for a
         # boundary to be put in at, and not while a new leg is only asked for the session or sends stanzas again.
         down = (bound or asked) and node.wanted and self.unquestioned and not on_new_leg
-        self.fast[Side.CLIENT] = client.lane if up else None
-        self.fast[Side.NODE] = node.lane if down else None
+        self.fast[_CLIENT] = client.lane if up else None
+        self.fast[_NODE] = node.lane if down else None
         # The first elements of a bound client are looked at for its capabilities; where stanzas are kept until the node
         # has acknowledged them, each is.
         client.lane.report_every(not up or client.looks_left > 0 or kept or stand_in is not None)
@@ -391,11 +397,11 @@ class Parts:
 
     def pass_up(self, data: bytes) -> None:
         if self.node.writable:
-            self.send(Side.NODE, data)
+            self.send(_NODE, data)
 
     def pass_stanza_up(self, data: bytes) -> None:
         """Send the node a stanza, and keep it where it may have to be sent again."""
-        self.send(Side.NODE, data)
+        self.send(_NODE, data)
         replay = self.replay
         if replay is not None:
             replay.keep(data, self.now)
@@ -413,11 +419,11 @@ class Parts:
         """Send the node an ``<r/>``: it is asked how far it is."""
         if self.replay is not None:
             self.replay.note_asked()
-        self.send(Side.NODE, request)
+        self.send(_NODE, request)
 
     def pass_down(self, data: bytes) -> None:
         if self.client.writable:
-            self.send(Side.CLIENT, data)
+            self.send(_CLIENT, data)
         else:
             self.accounting.lose(len(data))
 
@@ -434,7 +440,7 @@ class Parts:
     def inject_down(self, data: bytes) -> None:
         """Send the client a stanza of the proxy's, at the node's last boundary."""
         self.accounting.management.injected_down(self.node.lane.stanzas_dealt_with)
-        self.send(Side.CLIENT, data)
+        self.send(_CLIENT, data)
         self._note_shift()
 
     def inject_up(self, data: bytes) -> None:
@@ -442,7 +448,7 @@ class Parts:
         self.accounting.management.injected_up(self.client.lane.stanzas_dealt_with)
         self.pass_stanza_up(data)
         if self.exchange is not None and self.exchange.state is Exchanging.SETTLING:
-            self.send(Side.NODE, self.accounting.request())  # the one before does not cover it
+            self.send(_NODE, self.accounting.request())  # the one before does not cover it
         self._note_shift()
 
     def swallow_down(self, position: int) -> None:
@@ -460,12 +466,12 @@ class Parts:
         answer it with ``reply``, if there is one."""
         accounting = self.accounting
         # "Counting" begins with <enable/>: the node may confirm it, and then the stanza has counted.
-        counted = accounting.management.counting and self.state is not State.NEGOTIATING
+        counted = accounting.management.counting and self.state is not _NEGOTIATING
         if not self.client.writable:
             pass  # it has its last bytes, and this is sent again when it resumes; the node may even repeat itself
         elif counted:
             self.send(
-                Side.CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.surroundings.new_token)
+                _CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.surroundings.new_token)
             )
         else:
             self.swallow_down(position)
@@ -483,7 +489,7 @@ class Parts:
         self.swallow_up(position)
         if self.node.writable and self.accounting.management.on:
             # From then on nobody has to know that anything happened.
-            self.send(Side.NODE, self.accounting.request())
+            self.send(_NODE, self.accounting.request())
         return True
 
     def _note_shift(self) -> None:

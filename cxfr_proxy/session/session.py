@@ -15,6 +15,8 @@ There are two ways to read a direction:
 
 from __future__ import annotations
 
+from typing import Final
+
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_stream, standing_in
 from cxfr_proxy.session.client_software import Software
@@ -33,6 +35,9 @@ from cxfr_proxy.xmpp.opening.header import StreamHeader
 from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
 __all__ = ["Policy", "Session", "State"]
+
+_CLIENT: Final = Side.CLIENT
+_NODE: Final = Side.NODE
 
 
 class Session:
@@ -167,7 +172,7 @@ class Session:
     def wants(self, side: Side) -> bool:
         """Return whether bytes from that side should be read now."""
         parts = self._parts
-        if side is Side.CLIENT:
+        if side is _CLIENT:
             return parts.client.wanted
         return parts.node.wanted and (parts.closing is None or parts.has_room)  # asked at every turn
 
@@ -184,13 +189,13 @@ class Session:
         opening.begin(now, timeouts.negotiation_timeout)
         parts.wait_until(min(opening.bind_by, now + timeouts.node_greeting_timeout))
         parts.node.open(parts.client.header)
-        parts.send(Side.NODE, parts.client.header.raw)
+        parts.send(_NODE, parts.client.header.raw)
         client_stream.read(parts)
         return parts.take()
 
     def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
         """Take bytes from a side whose ``fast`` lane is ``None``."""
-        if side is Side.NODE:
+        if side is _NODE:
             self._parts.node.lane.feed(data)
         elif not self._parts.client.over:
             self._parts.client.lane.feed(data)
@@ -202,7 +207,7 @@ class Session:
         One call looks at a bounded number of elements, so that a side that sends much to look at does not keep the
         others waiting.
         """
-        if side is Side.NODE:
+        if side is _NODE:
             return self._parts.node.lane.unread and self.wants(side)
         client = self._parts.client
         return client.lane.unread and client.wanted and not client.over
@@ -210,7 +215,7 @@ class Session:
     def read_on(self, side: Side, now: float) -> list[SessionCommand]:
         """Read what that side has brought."""
         self._parts.begin(now)
-        if side is Side.NODE:
+        if side is _NODE:
             node_stream.read(self._parts)
         else:
             client_stream.read(self._parts)
@@ -219,7 +224,7 @@ class Session:
     def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[SessionCommand]:
         """Go on with a chunk that the fast lane of that side has turned into ``ready`` and framer events."""
         self._parts.begin(now)
-        if side is Side.CLIENT:
+        if side is _CLIENT:
             client_stream.on_scanned(self._parts, ready)
         else:
             node_stream.on_scanned(self._parts, ready)
@@ -229,7 +234,7 @@ class Session:
     def eof(self, side: Side, now: float) -> list[SessionCommand]:
         """Act on the end of that side's connection, with or without the end of its stream."""
         self._parts.begin(now)
-        if side is Side.CLIENT:
+        if side is _CLIENT:
             client_stream.on_eof(self._parts)
         else:
             node_stream.on_eof(self._parts)
@@ -274,7 +279,7 @@ class Session:
     def caught_up(self, side: Side, now: float) -> None:
         """Begin to wait for that side's answer only now, while closing: it has taken all that was sent to it."""
         parts = self._parts
-        if side is Side.CLIENT and parts.closing is not None and parts.deadline is not None:
+        if side is _CLIENT and parts.closing is not None and parts.deadline is not None:
             parts.begin(now)
             parts.wait(parts.closing.wait_seconds)
 

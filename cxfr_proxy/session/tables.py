@@ -23,7 +23,8 @@ from cxfr_proxy.session.commands import Side
 S = TypeVar("S", bound=Enum)
 
 # The enumerations hash by identity: Enum.__hash__ is a function in Python that hashes the member's name, and a login
-# made some seventy calls of it.
+# made some seventy calls of it. For the same reason modules on a login's way name the members that they ask for at
+# every step once (``_READ``): Python 3.11 takes 200 ns to find ``Incoming.READ``, and 8 ns to find a module's own name.
 
 Table = Mapping[S, frozenset[S]]
 """By state, the states that may follow."""
