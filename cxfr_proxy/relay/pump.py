@@ -36,6 +36,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -75,6 +76,10 @@ MAX_UNSENT: Final = 65_536
 """Most bytes that may wait for a side that is still read: it may send requests, and take none of the answers."""
 READS_PER_TURN: Final = 4
 """Most reads of a leg with bytes pending: TLS gives one record of at most 16 KiB a read."""
+_ALL_BUT_IN: Final = ~IN
+_ALL_BUT_OUT: Final = ~OUT
+_CLIENT: Final = Side.CLIENT
+_NODE: Final = Side.NODE
 _FEW: Final = 3
 """Fewer commands than this are not searched for sends that could be joined."""
 
@@ -223,7 +228,7 @@ class Pump:
         ``session_id`` must be unique.
         """
         live = LiveSession(self, session, session_id, arrival, listener)
-        self._pair(live, Leg(live, Side.CLIENT, client), Leg(live, Side.NODE, node))
+        self._pair(live, Leg(live, _CLIENT, client), Leg(live, _NODE, node))
         for leg in live.legs:
             self._poller.add(leg)
         self._sessions[session_id] = live
@@ -250,9 +255,9 @@ class Pump:
             raise RuntimeError("there is no other connection to put in the node's place")
         client, former = live.legs
         self._drop(former)
-        self._pair(live, client, Leg(live, Side.NODE, transport))
+        self._pair(live, client, Leg(live, _NODE, transport))
         del former.live, former.other  # reference cycles, which only the collector could free
-        self._poller.add(live.legs[Side.NODE])
+        self._poller.add(live.legs[_NODE])
 
     @staticmethod
     def drop_spare_node(live: LiveSession) -> None:
@@ -311,7 +316,7 @@ class Pump:
         if live.closing:
             self._close(live, at_once=False)
             return
-        due = live.session.due(backlogged=bool(live.legs[Side.CLIENT].unsent))
+        due = live.session.due(backlogged=bool(live.legs[_CLIENT].unsent))
         if due is not None and now >= due:
             self.drive(live, live.session.tick)
 
@@ -320,13 +325,13 @@ class Pump:
     def _serve(self, leg: Leg, events: int) -> None:
         live = leg.live
         try:
-            # "~IN" and "~OUT" and not "& OUT" and "& IN": EPOLLERR and EPOLLHUP are for reading and for writing, which
-            # then find out what is wrong.
-            if events & ~IN and (leg.unsent or leg.transport.wants_write):
+            # Not "& OUT" and "& IN": EPOLLERR and EPOLLHUP are for reading and for writing, which then find out what is
+            # wrong.
+            if events & _ALL_BUT_IN and (leg.unsent or leg.transport.wants_write):
                 leg.transport.write_own()  # first: OpenSSL takes no new data before it has written its own
                 self._flush(leg)
                 self._settle(live)
-            if leg.interest & IN and events & ~OUT:
+            if leg.interest & IN and events & _ALL_BUT_OUT:
                 self._read(leg)
         except Exception as exc:
             self._fail(live, exc)
@@ -339,7 +344,7 @@ class Pump:
             try:
                 data = transport.read_now(leg.read_size if lane is not None else STEPWISE_BYTES)
             except TransportFault as fault:
-                self._look(leg, partial(session.client_at_fault, fault.condition, fault.text))
+                self._look(leg, session.client_at_fault, fault.condition, fault.text)
                 if not leg.interest & IN:
                     return
                 continue
@@ -355,7 +360,7 @@ class Pump:
             live.heard = self._now
             received[side] += len(data)
             if lane is None:
-                self._look(leg, partial(session.receive, side, data))
+                self._look(leg, session.receive, side, data)
             else:
                 self._pass_on(leg, lane, lane.scan(data))
             if not leg.interest & IN or not transport.pending():
@@ -369,10 +374,10 @@ class Pump:
             leg.stuck_since = self._now
         self._settle(leg.live)
 
-    def _look(self, leg: Leg, decide: Decide) -> None:
+    def _look(self, leg: Leg, decide: Callable[..., Sequence[SessionCommand]], *brought: object) -> None:
         """Have the session deal with what this leg has brought, and note whether that took long."""
         live, began = leg.live, clock()
-        self.drive(live, decide)
+        self.drive(live, decide, *brought)
         leg.costly = clock() - began > self._costly_seconds
         # Only now: drive() has settled the leg before it was known to be costly.
         if leg.costly and leg.fd >= 0:
@@ -385,7 +390,7 @@ class Pump:
         live = leg.live
         leg.costly = False
         if live.session.is_behind(leg.side):
-            self._look(leg, partial(live.session.read_on, leg.side))
+            self._look(leg, live.session.read_on, leg.side)
             return
         self._settle(live)
         if leg.fd >= 0:
@@ -399,7 +404,7 @@ class Pump:
         """Send on what the lane has released, or have the session look at it first."""
         live, other = leg.live, leg.other
         if lane.has_events:
-            self._look(leg, partial(live.session.receive_scanned, leg.side, ready))
+            self._look(leg, live.session.receive_scanned, leg.side, ready)
         elif ready:
             self._send(other, ready)
             if other.unsent:
@@ -439,30 +444,34 @@ class Pump:
 
     # --- carrying out
 
-    def drive(self, live: LiveSession, decide: Decide) -> None:
-        """Let the session decide, told the time, and carry out its commands. A fault in it ends this session alone.
+    def drive(self, live: LiveSession, decide: Callable[..., Sequence[SessionCommand]], *about: object) -> None:
+        """Let the session decide about what is given, told the time, and carry out its commands. A fault in it ends
+        this session alone.
 
         A listener that hears the session's reports may come here again. Then its commands are still being carried out,
         and the next ones would overtake them: so the session is asked when that is done, before this returns to the
         first caller. A session that is over is not asked any more.
         """
         if live.driven:
-            live.deferred += (decide,)
+            live.deferred += (partial(decide, *about),)
             return
         live.driven = True
         try:
             while not live.closing:
                 if not self._turning:  # a turn is short, and has read the clock at its beginning
                     self._now = trio.current_time()
-                commands = decide(self._now)
+                commands = decide(*about, self._now)
                 # Joining costs more than it saves where there is little to join, and most calls have one or two
                 # commands.
                 for command in commands if len(commands) < _FEW else joined(commands):
-                    self._carry_out(live, command)
+                    if type(command) is Send:
+                        self._send(live.legs[command.side], command.data)
+                    else:
+                        self._carry_out(live, command)
                 self._settle(live)
                 if not live.deferred:
                     break
-                decide, *later = live.deferred
+                (decide, *later), about = live.deferred, ()
                 live.deferred = tuple(later)
         except Exception as exc:
             self._fail(live, exc)
@@ -471,8 +480,6 @@ class Pump:
 
     def _carry_out(self, live: LiveSession, command: SessionCommand) -> None:
         match command:
-            case Send(side, data):
-                self._send(live.legs[side], data)
             case Report(event):
                 live.listener.session_event(live, event)
             case EndOutput(side, silent):
@@ -573,7 +580,7 @@ class Pump:
             self._nobody_left.set()
 
     def _give_back(self, live: LiveSession, command: Upgrade | Reroute) -> None:
-        client = live.legs[Side.CLIENT]
+        client = live.legs[_CLIENT]
         live.returned = ReturnedConnection(client.transport, live.session.domain, bytes(client.unsent), command)
         self._forget(client)
         live.closing = True

@@ -82,6 +82,8 @@ def on_scanned(parts: Parts, ready: bytes) -> None:
 
 def _on_piece(parts: Parts, piece: Piece) -> None:
     match piece.event:
+        case WholeElement(name=name, stanzas=position):
+            _on_element(parts, name, piece, position)
         case None:
             parts.pass_up(piece.data)
         case StreamStart():
@@ -90,8 +92,6 @@ def _on_piece(parts: Parts, piece: Piece) -> None:
             _on_end(parts)
         case StreamFault(condition=condition, text=text):
             on_fault(parts, ClientError(condition, text))
-        case WholeElement(name=name, stanzas=position):
-            _on_element(parts, name, piece, position)
 
 
 def _on_header(parts: Parts, raw: bytes) -> None:

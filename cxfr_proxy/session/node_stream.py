@@ -116,6 +116,8 @@ def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
     if not node.wanted:
         return  # the stream is over, or was exchanged for another node's in the middle of this chunk
     match piece.event:
+        case WholeElement(name=name, stanzas=position):
+            _on_element(parts, name, piece, position)
         case None:
             if not exchanging.drops_beginning(parts) and not standing_in.drops_beginning(parts):
                 parts.pass_stanza_down(piece.data)
@@ -125,8 +127,6 @@ def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
             _on_end(parts)
         case StreamFault(condition=condition, text=text):
             _on_fault(parts, NodeError(condition, text))
-        case WholeElement(name=name, stanzas=position):
-            _on_element(parts, name, piece, position)
 
 
 def _on_header(parts: Parts, raw: bytes) -> None:
@@ -147,12 +147,10 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     assert header is not None, "a framer reports the header first"
     local = name.rpartition(":")[2]
     is_stanza = local in STANZAS
-    if parts.where is Where.RESUMING:
-        _on_resumption(parts, piece.data, position)
     # In front of all that follows: a stanza that comes again was looked at when it came first.
-    elif _is_dropped(parts, position) if is_stanza else _is_between(parts, local, piece.data, position):
+    if parts.has_business_with_node and _is_between(parts, local, piece.data, position, is_stanza=is_stanza):
         return
-    elif not piece.whole:
+    if not piece.whole:
         _on_cut_through(parts, name, piece.data, header)
     elif local == "iq" and may_be_watched(piece.data) and _on_watched_iq(parts, piece.data, header, position):
         return
@@ -167,13 +165,14 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         standing_in.on_node_answered(parts)
 
 
-def _is_dropped(parts: Parts, position: int) -> bool:
-    """Return whether the node's stanza at that position must not reach the client (again)."""
-    return exchanging.drops(parts, position) or standing_in.drops(parts, position)
-
-
-def _is_between(parts: Parts, local: str, data: bytes, position: int) -> bool:
-    """Return whether an element is one of XEP-0198 that is between the proxy and the node."""
+def _is_between(parts: Parts, local: str, data: bytes, position: int, *, is_stanza: bool) -> bool:
+    """Return whether an element is between the proxy and the node: an answer to what was asked for the session, a
+    stanza that must not reach the client (again), or one of XEP-0198."""
+    if parts.where is Where.RESUMING:
+        _on_resumption(parts, data, position)
+        return True
+    if is_stanza:
+        return exchanging.drops(parts, position) or standing_in.drops(parts, position)
     stand_in = parts.stand_in
     if stand_in is None or not standing_in.on_node_element(parts, stand_in, data, position):
         return False

@@ -211,6 +211,11 @@ class Parts:
         return self.exchange is not None and self.exchange.on_old_leg
 
     @property
+    def has_business_with_node(self) -> bool:
+        """Whether something of the node's may be for the proxy itself: it exchanges the leg, or stands in."""
+        return self.exchange is not None or self.stand_in is not None
+
+    @property
     def negotiating(self) -> Opening | None:
         """The opening, while client and node negotiate; ``None`` also while a session ends that has never been
         bound."""

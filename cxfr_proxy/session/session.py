@@ -195,11 +195,16 @@ class Session:
 
     def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
         """Take bytes from a side whose ``fast`` lane is ``None``."""
+        parts = self._parts
+        parts.begin(now)
         if side is _NODE:
-            self._parts.node.lane.feed(data)
-        elif not self._parts.client.over:
-            self._parts.client.lane.feed(data)
-        return self.read_on(side, now)
+            parts.node.lane.feed(data)
+            node_stream.read(parts)
+        else:
+            if not parts.client.over:
+                parts.client.lane.feed(data)
+            client_stream.read(parts)
+        return parts.take()
 
     def is_behind(self, side: Side) -> bool:
         """Return whether bytes of that side wait here to be read: call :meth:`read_on` before it brings any more.
@@ -208,18 +213,19 @@ class Session:
         others waiting.
         """
         if side is _NODE:
-            return self._parts.node.lane.unread and self.wants(side)
+            return bool(self._parts.node.lane.unread) and self.wants(side)
         client = self._parts.client
-        return client.lane.unread and client.wanted and not client.over
+        return bool(client.lane.unread) and client.wanted and not client.over
 
     def read_on(self, side: Side, now: float) -> list[SessionCommand]:
         """Read what that side has brought."""
-        self._parts.begin(now)
+        parts = self._parts
+        parts.begin(now)
         if side is _NODE:
-            node_stream.read(self._parts)
+            node_stream.read(parts)
         else:
-            client_stream.read(self._parts)
-        return self._parts.take()
+            client_stream.read(parts)
+        return parts.take()
 
     def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[SessionCommand]:
         """Go on with a chunk that the fast lane of that side has turned into ``ready`` and framer events."""
@@ -274,7 +280,7 @@ class Session:
         # Twice the stall timeout: the pump cuts a client that takes no byte at all after one; this one takes some.
         if backlogged and parts.closing is not None:
             return parts.closing.since + 2 * parts.policy.timeouts.write_stall_timeout
-        return self.deadline
+        return parts.deadline if parts.stand_in is None and parts.replay is None else self.deadline
 
     def caught_up(self, side: Side, now: float) -> None:
         """Begin to wait for that side's answer only now, while closing: it has taken all that was sent to it."""

@@ -111,7 +111,7 @@ class Jumpy:
         self.lanes[side] = self.fast[side] = self._lane(self._story, side)
 
     def is_behind(self, side: Side) -> bool:
-        return self.lanes[side].unread and self.wants(side)
+        return bool(self.lanes[side].unread) and self.wants(side)
 
     def wants(self, side: Side) -> bool:
         return side not in self.ended and side not in self.held

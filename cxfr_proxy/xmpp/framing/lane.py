@@ -77,17 +77,18 @@ class Lane:
         "_max_element_bytes",
         "_reached",
         "_spaces",
-        "_unread",
         "cut_head",
         "max_held",
         "opened",
+        "unread",
     )
 
     def __init__(self, *, max_element_bytes: int | None, max_depth: int, max_held_bytes: int | None = None) -> None:
         self._max_depth = max_depth
         self._max_element_bytes = max_element_bytes
         self.max_held = max_held_bytes
-        self._unread = b""
+        self.unread = b""
+        """Bytes that were fed, or given to :meth:`scan`, and are still to be read."""
         self._again: Piece | None = None
         self._reached: int | None = None
         self._every = self._acks = False
@@ -98,9 +99,11 @@ class Lane:
         """Begin a new stream (RFC 6120 section 4.3.3). Bytes that were fed and not read yet belong to it."""
         self._framer = _NOT_BEGUN
         self.opened = False
-        unread, self._unread, self._begun = self._unread, b"", False
+        self._begun = False
         self._spaces = 0
-        self.feed(unread)
+        if self.unread:
+            unread, self.unread = self.unread, b""
+            self.feed(unread)
 
     def report_every(self, every: bool) -> None:
         """Set whether scanning reports each element from here on, or only what wants a look."""
@@ -145,12 +148,7 @@ class Lane:
     @property
     def held_bytes(self) -> int:
         """How much of an unfinished element is kept here, and how much was fed but not read."""
-        return len(self._framer.held) + len(self._unread)
-
-    @property
-    def unread(self) -> bool:
-        """Whether something was fed, or given to :meth:`scan`, that is still to be read."""
-        return bool(self._unread)
+        return len(self._framer.held) + len(self.unread)
 
     @property
     def _released(self) -> int:
@@ -177,8 +175,8 @@ class Lane:
         """Return the bytes that may go out now. If :attr:`has_events` is true afterwards, they have to go through
         :meth:`pieces`.
 
-        If :attr:`unread` is true afterwards, those bytes have to be scanned before any others; :meth:`take_unread`
-        gives them.
+        If there is something :attr:`unread` afterwards, those bytes have to be scanned before any others;
+        :meth:`take_unread` gives them.
         """
         framer = self._framer
         boundary = framer.scan(data)
@@ -191,7 +189,7 @@ class Lane:
         ``boundary``."""
         framer = self._framer
         if used < len(data):
-            data, self._unread = data[:used], data[used:]
+            data, self.unread = data[:used], data[used:]
         # Everything before the last boundary may go; behind what was held of the element that ends first.
         if boundary:
             held, framer.held = framer.held, data[boundary:]
@@ -258,17 +256,17 @@ class Lane:
         if not self._begun:
             rest = data.lstrip(_SPACE)
             self._begun = bool(rest)
-            if len(rest) < len(data):
+            if rest is not data:
                 self._count_spaces(len(data) - len(rest))
-            data = rest
-        self._unread = self._unread + data if self._unread else data
+                data = rest
+        self.unread = self.unread + data if self.unread else data
 
     def next(self) -> Piece | None:
         """Return the next element, end, fault, or white space; ``None`` when more bytes are needed for one."""
         if self._again is not None:
             piece, self._again = self._again, None
             return piece
-        framer, unread = self._framer, self._unread
+        framer, unread = self._framer, self.unread
         if not framer.events:
             if not unread:
                 return None
@@ -281,7 +279,7 @@ class Lane:
                 framer = self._begin()
             at = framer.position
             used = framer.step(unread)
-            self._unread = unread[used:]
+            self.unread = unread[used:]
             if framer.events and not framer.held:
                 event = framer.events[0]
                 if event.start == at and isinstance(event, WholeElement):
@@ -325,9 +323,9 @@ class Lane:
 
     def _open_at_a_glance(self, framer: Framer) -> Piece:
         """Go on behind a usual header, where that framer stands."""
-        end, unread = framer.boundary, self._unread
+        end, unread = framer.boundary, self.unread
         framer.every, framer.acks = self._every, self._acks
-        self._framer, self._unread = framer, unread[end:]
+        self._framer, self.unread = framer, unread[end:]
         self._spaces = 0
         self.opened = True
         return Piece(StreamStart(0, end), unread[:end])
@@ -350,12 +348,12 @@ class Lane:
 
     def skip(self, data: bytes) -> bool:
         """Drop ``data`` if it comes next; return whether it did."""
-        if self._again is not None or not self._unread.startswith(data):
+        if self._again is not None or not self.unread.startswith(data):
             return False
-        self._unread = self._unread[len(data) :]
+        self.unread = self.unread[len(data) :]
         return True
 
     def take_unread(self) -> bytes:
         """Return bytes that were fed and not read; the caller feeds them to :meth:`scan`, or drops them."""
-        unread, self._unread = self._unread, b""
+        unread, self.unread = self.unread, b""
         return unread
