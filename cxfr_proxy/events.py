@@ -113,7 +113,8 @@ def emit(
 _sums: Sums | None = None
 """The sums of the process whose log :func:`open_log` has opened."""
 _writer: _WriterHandler | None = None
-"""What writes that log. An event of a single client goes there at once: nobody else gets it, and each login has one."""
+"""The writer of that log. An event of a single client goes there at once: nobody else gets it, and each login has
+one."""
 _keeper: _EventKeeper | None = None
 """Keeps the latest events of that process, those included that are below the level of its log."""
 latest: Final = LatestEvents()
