@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
+ALL_BUT_IN: Final = ~IN
+ALL_BUT_OUT: Final = ~OUT
 MAX_EVENTS: Final = 256
 """Most legs that are served before other tasks run."""
 

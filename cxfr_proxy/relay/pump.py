@@ -47,7 +47,7 @@ from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import Transport, TransportFault, Verdict
 from cxfr_proxy.relay.live_session import Decide, Leg, LiveSession, ReturnedConnection, SessionListener
 from cxfr_proxy.relay.openings import Openings
-from cxfr_proxy.relay.poller import IN, OUT, Poller
+from cxfr_proxy.relay.poller import ALL_BUT_IN, ALL_BUT_OUT, IN, OUT, Poller
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
 from cxfr_proxy.session.commands import (
@@ -76,12 +76,8 @@ MAX_UNSENT: Final = 65_536
 """Most bytes that may wait for a side that is still read: it may send requests, and take none of the answers."""
 READS_PER_TURN: Final = 4
 """Most reads of a leg with bytes pending: TLS gives one record of at most 16 KiB a read."""
-_ALL_BUT_IN: Final = ~IN
-_ALL_BUT_OUT: Final = ~OUT
 _CLIENT: Final = Side.CLIENT
 _NODE: Final = Side.NODE
-_FEW: Final = 3
-"""Fewer commands than this are not searched for sends that could be joined."""
 
 _log = logging.getLogger(__name__)
 
@@ -327,11 +323,11 @@ class Pump:
         try:
             # Not "& OUT" and "& IN": EPOLLERR and EPOLLHUP are for reading and for writing, which then find out what is
             # wrong.
-            if events & _ALL_BUT_IN and (leg.unsent or leg.transport.wants_write):
+            if events & ALL_BUT_IN and (leg.unsent or leg.transport.wants_write):
                 leg.transport.write_own()  # first: OpenSSL takes no new data before it has written its own
                 self._flush(leg)
                 self._settle(live)
-            if leg.interest & IN and events & _ALL_BUT_OUT:
+            if leg.interest & IN and events & ALL_BUT_OUT:
                 self._read(leg)
         except Exception as exc:
             self._fail(live, exc)
@@ -460,10 +456,7 @@ class Pump:
             while not live.closing:
                 if not self._turning:  # a turn is short, and has read the clock at its beginning
                     self._now = trio.current_time()
-                commands = decide(*about, self._now)
-                # Joining costs more than it saves where there is little to join, and most calls have one or two
-                # commands.
-                for command in commands if len(commands) < _FEW else joined(commands):
+                for command in joined(decide(*about, self._now)):
                     if type(command) is Send:
                         self._send(live.legs[command.side], command.data)
                     else:

@@ -9,7 +9,7 @@ reference cycle, since they hold only numbers, text and the like, are kept from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum, StrEnum
 from itertools import groupby
 
@@ -143,9 +143,18 @@ class Report(Struct, frozen=True):
 SessionCommand = Send | EndOutput | Drop | Redirect | Close | Upgrade | Reroute | Dial | ExchangeNode | Forgo | Report
 
 
-def joined(commands: Sequence[SessionCommand]) -> Iterator[SessionCommand]:
-    """Yield the same commands, with data that goes to one side in a row joined: each write is a system call, and over
+_FEW: Final = 3
+"""Fewer commands than this are not searched for sends that could be joined: that costs more than it saves, and most
+calls of a session have one or two."""
+
+
+def joined(commands: Sequence[SessionCommand]) -> Iterable[SessionCommand]:
+    """Return the same commands, with data that goes to one side in a row joined: each write is a system call, and over
     TLS a record."""
+    return commands if len(commands) < _FEW else _joined(commands)
+
+
+def _joined(commands: Sequence[SessionCommand]) -> Iterator[SessionCommand]:
     for side, run in groupby(commands, _sent_to):
         if side is None:
             yield from run
