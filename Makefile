@@ -13,7 +13,7 @@ $(1)/pytest $(3) $(2) || { [ $$? = 1 ] && echo "Once more, alone, what has faile
 	&& $(1)/pytest --last-failed --last-failed-no-failures none $(2); }
 endef
 
-.PHONY: demo test test-lowest clients bench lint types docs clean
+.PHONY: demo test test-lowest clients bench lint types docs site clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cxfr-proxy demo
@@ -53,6 +53,15 @@ docs: $(VENV)/.installed
 	$(BIN)/python -c 'import pathlib; from cxfr_proxy.doctor import reference; page = pathlib.Path("docs/doctor.md"); \
 		page.write_text(reference.put_into(page.read_text()))'
 
+# The pages as a site in build/site, to be read from the disk or to be put on a web server. A link that leads nowhere is
+# an error.
+site: $(VENV)/.installed-site
+	rm -rf build/pages build/site
+	mkdir -p build/pages/bench
+	cp -r docs packaging LICENSE *.md build/pages
+	cp -r bench/README.md bench/results build/pages/bench
+	$(BIN)/mkdocs build --quiet --strict --config-file packaging/site/mkdocs.yml
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -68,6 +77,10 @@ $(VENV)/.installed-test: $(VENV)/bin/python $(BUILT_FROM)
 $(VENV)/.installed-bench: $(VENV)/bin/python $(BUILT_FROM)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-site: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet 'mkdocs>=1.6,<2' 'pymdown-extensions>=10'
+	touch $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info
