@@ -48,6 +48,8 @@ bench: $(VENV)/.installed-bench
 docs: $(VENV)/.installed
 	$(BIN)/python -c 'from cxfr_proxy.config import settings, table; print(end=settings.render_markdown(table.SETTINGS))' \
 		> docs/configuration.md
+	$(BIN)/python -c 'from cxfr_proxy.config import sample, table; print(end=sample.render_sample(table.SETTINGS))' \
+		> packaging/settings.toml
 	$(BIN)/python -c 'from cxfr_proxy.admin.metrics import reference; print(end=reference.render_markdown())' > docs/metrics.md
 	$(BIN)/python -c 'from cxfr_proxy.session import chart; print(end=chart.render_markdown())' > docs/session-states.md
 	$(BIN)/python -c 'import pathlib; from cxfr_proxy.doctor import reference; page = pathlib.Path("docs/doctor.md"); \

@@ -93,8 +93,13 @@ class Setting:
 
     name: str
     section: str
-    default: str
+    default_texts: tuple[str, ...]
+    """The default as an operator would write it, each value of a list; or the row's text for people, if it has one."""
     row: Row
+
+    @property
+    def default(self) -> str:
+        return " ".join(self.default_texts)
 
     @property
     def attribute(self) -> str:
@@ -133,12 +138,12 @@ class Setting:
             raise ConfigError(f"{label}: {exc.message}") from exc
 
 
-def _default_text(each: Field[object], row: Row) -> str:
+def _default_texts(each: Field[object], row: Row) -> tuple[str, ...]:
     if row.default is not None:
-        return row.default
+        return (row.default,)
     assert each.default is not MISSING, each.name
     values = cast("Sequence[object]", each.default) if row.repeatable else (each.default,)
-    return " ".join(row.value_type.show(value) for value in values)
+    return tuple(row.value_type.show(value) for value in values)
 
 
 def settings_of(sections: Mapping[str, type]) -> tuple[Setting, ...]:
@@ -155,7 +160,7 @@ def _settings(sections: Mapping[str, type]) -> Iterator[Setting]:
         for each in fields(owner):
             row = each.metadata.get("row")
             if isinstance(row, Row):
-                yield Setting(each.name.replace("_", "-"), section, _default_text(each, row), row)
+                yield Setting(each.name.replace("_", "-"), section, _default_texts(each, row), row)
 
 
 @dataclass(frozen=True, slots=True)
