@@ -23,6 +23,10 @@ from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
 
 HELLO = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+PLAIN = "POST /api/v1/undrain HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+ORDER = f"{PLAIN}Authorization: Bearer {SECRETS[Role.OPERATE]}\r\nContent-Type: application/json\r\n"
+BODY = b'{"node": "node1"}'
+WATCH = f"GET /api/v1/events HTTP/1.1\r\nHost: [::1]:1\r\nAuthorization: Bearer {SECRETS[Role.VIEW]}\r\n\r\n".encode()
 
 
 class Client:
@@ -193,6 +197,8 @@ def test_hostile_bytes(caplog: pytest.LogCaptureFixture) -> None:
             st.one_of(
                 st.binary(max_size=30),
                 st.sampled_from([HELLO, b"GET ", b"/metrics", b" HTTP/1.1", b"\r\n", b"Host: x\r\n", b"\r\n\r\n"]),
+                st.sampled_from([PLAIN.encode(), ORDER.encode(), WATCH, BODY, b"Content-Length: 17\r\n\r\n", b"%ff"]),
+                st.sampled_from([b"GET /api/v1/show/sessions?limit=", b"Origin: null\r\n", b"Last-Event-ID: 1\r\n"]),
                 st.sampled_from([b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue"]),
             ),
             max_size=12,
@@ -369,10 +375,6 @@ async def test_one_address_leaves_room_for_others() -> None:
 
 # --- bodies
 
-PLAIN = "POST /api/v1/undrain HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-ORDER = f"{PLAIN}Authorization: Bearer {SECRETS[Role.OPERATE]}\r\nContent-Type: application/json\r\n"
-BODY = b'{"node": "node1"}'
-
 
 @pytest.mark.parametrize(
     ("head", "body", "status"),
@@ -438,8 +440,6 @@ async def test_no_body_is_read_for_a_stranger(autojump_clock: MockClock) -> None
 
 # --- answers that go on
 
-WATCH = f"GET /api/v1/events HTTP/1.1\r\nHost: [::1]:1\r\nAuthorization: Bearer {SECRETS[Role.VIEW]}\r\n\r\n".encode()
-
 
 async def test_events(autojump_clock: MockClock) -> None:
     async with world() as it:
@@ -458,20 +458,20 @@ async def test_events(autojump_clock: MockClock) -> None:
         assert it.server.connections == 0, "at once, though nothing is to be sent"
 
 
-async def test_a_reader_that_does_not_read_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
-    """Over memory streams of a few bytes."""
+async def test_a_reader_that_does_not_read_is_cut_off(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over memory streams that hold nothing."""
     async with trio.open_nursery() as nursery:
-        fake = FakeSite()
-        server = HttpServer(fake.site)
+        server = HttpServer(FakeSite().site)
         ours, theirs = lockstep_stream_pair()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(connection, "ANSWER_SECONDS", 0.05)
-            nursery.start_soon(server.serve, theirs)
-            await ours.send_all(WATCH)
-            await ours.receive_some(10)
-            with trio.fail_after(60):
-                while server.connections:  # noqa: ASYNC110
-                    await trio.sleep(0.01)
+        nursery.start_soon(server.serve, theirs)
+        await ours.send_all(WATCH)
+        assert await ours.receive_some(10) == b"HTTP/1.1 2"
+        await trio.sleep(connection.ANSWER_SECONDS - 0.1)
+        assert server.connections == 1
+        await trio.sleep(0.2)
+        assert server.connections == 0
     assert not caplog.records
 
 

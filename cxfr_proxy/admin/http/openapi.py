@@ -107,7 +107,7 @@ def _parameter(argument: Argument) -> Json:
         "in": "query",
         "description": argument.help,
         "required": argument.is_required,
-        "schema": _value(argument, {"type": "string"}),
+        "schema": _value(argument, {"type": "string", "minLength": 1}),
     }
 
 
@@ -116,7 +116,8 @@ def _body(arguments: Sequence[Argument]) -> Json:
     schema = {
         "type": "object",
         "properties": {
-            each.name: {**_value(each, {"type": ["string", "number"]}), "description": each.help} for each in arguments
+            each.name: {**_value(each, {"type": ["string", "number"], "minLength": 1}), "description": each.help}
+            for each in arguments
         },
         "required": required,
         "additionalProperties": False,
