@@ -25,6 +25,7 @@ SHOWN: Final = frozenset(
         "node-again",
         "node-up",
         "nodes-changed",
+        "order",
         "rebalance-begins",
         "rebalance-ends",
         "reloaded",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Final
 
 from cxfr_proxy import events
 from cxfr_proxy.admin.rows import ErrorRow, EventRow
+
+SUPERVISOR: Final = "supervisor"
+"""The name of the main process among the processes."""
 
 
 def event_rows(process: str) -> list[EventRow]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cxfr_proxy import __version__, events
 from cxfr_proxy.admin.http.status import StoppingProxy
-from cxfr_proxy.admin.latest_events import event_rows
+from cxfr_proxy.admin.latest_events import SUPERVISOR, event_rows
 from cxfr_proxy.admin.live_rows import SummaryRow
 from cxfr_proxy.admin.parts import Peers
 from cxfr_proxy.admin.rows import EventRow, InfoRow
@@ -107,4 +107,4 @@ class AboutProxy:
         # A single worker is in this process, where there is one log.
         in_process = any(link.pid == os.getpid() for link in self._workers)
         others = [] if in_process else await self._workers.event_rows()
-        return sorted([*event_rows("supervisor"), *others], key=lambda row: row.time)
+        return sorted([*event_rows(SUPERVISOR), *others], key=lambda row: row.time)

@@ -55,8 +55,19 @@ async def test_the_bare_address_lists_what_there_is() -> None:
     for site, has_api in ((READY, True), (CLOSED, False)):
         text, listed = await site.answer("/"), json_of(await site.answer("/", accept="text/html, application/json"))
         assert (b"/api/v1" in text.body) is has_api
-        assert set(listed["pages"]) == {*PAGES, *(("/api/v1",) if has_api else ())}
+        assert set(listed["pages"]) == {*PAGES, *(("/ui/", "/api/v1") if has_api else ())}
         assert all(path.encode() in text.body for path in PAGES)
+
+
+async def test_a_browser_is_led_to_the_status_page() -> None:
+    """From the bare address where it could show something; the page itself is there anyway, and says what it lacks."""
+    for site, status in ((READY, HTTPStatus.TEMPORARY_REDIRECT), (CLOSED, HTTPStatus.OK)):
+        found = await site.answer("/", accept="text/html,application/xhtml+xml,*/*;q=0.8")
+        assert found.status is status
+        assert dict(found.headers).get("Location") == ("ui/" if site is READY else None)
+        assert b"<!doctype html>" in (await site.answer("/ui/")).body
+    assert (await READY.answer("/ui/", "POST")).status is HTTPStatus.METHOD_NOT_ALLOWED
+    assert (await READY.answer("/ui/nothing.js")).status is HTTPStatus.NOT_FOUND
 
 
 async def test_the_open_pages_stay_so() -> None:

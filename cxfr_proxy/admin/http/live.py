@@ -30,6 +30,8 @@ _SHARE: Final = 0.05
 """Of the time at most that looks take: of very many nodes one takes long."""
 _AGES: Final = ("_seconds", "seconds_ago")
 """The ends of the names of fields that time alone changes, and each reader can count on."""
+_NO_AGES: Final = ("cpu_seconds",)
+"""Fields whose names end so, and that only grow by work: a rate is made of them, which needs each change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +105,6 @@ class LiveView:
 
 
 def _without_ages(row: OperatorRow) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.to_builtins(row).items() if not name.endswith(_AGES)}
+    return {
+        name: value for name, value in msgspec.to_builtins(row).items() if name in _NO_AGES or not name.endswith(_AGES)
+    }

@@ -1,4 +1,4 @@
-"""All that is served by HTTP: the open pages, and the API below ``/api/``."""
+"""All that is served by HTTP: the open pages, the status page below ``/ui/``, and the API below ``/api/``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cxfr_proxy.admin.http.api import HttpApi
 from cxfr_proxy.admin.http.exchange import JSON, EventStream, HttpAnswer, PageRequest, json_answer, said
 from cxfr_proxy.admin.http.pages import PAGES, READING, PageSource
 from cxfr_proxy.admin.http.paths import BASE
+from cxfr_proxy.admin.http.status_page import UI, UI_HELP, StatusPage, to_page
 
 PAGE_SECONDS: Final = 10.0
 """For making a page: as long as Prometheus waits for one."""
@@ -24,17 +25,20 @@ class Site:
     def __init__(self, source: PageSource, api: HttpApi) -> None:
         self._source = source
         self._api = api
+        self._status_page = StatusPage()
 
     async def answer(self, request: PageRequest) -> HttpAnswer | EventStream:
         """Return the answer to a request; to HEAD the same as to GET, for the server to send without its body."""
         path = request.path
         if path == BASE or path.startswith(f"{BASE}/"):
             return await self._api.answer(request)
-        page = PAGES.get(path)
-        if page is None and path != _INDEX:
+        page, file = PAGES.get(path), self._status_page.answer(path)
+        if page is None and file is None and path != _INDEX:
             return said(HTTPStatus.NOT_FOUND, f"There is only:\n{self._listing()}")
         if request.method not in READING:
             return said(HTTPStatus.METHOD_NOT_ALLOWED, "", ("Allow", ", ".join(READING)))
+        if file is not None:
+            return file
         if page is None:
             return self._index(request)
         try:
@@ -46,6 +50,8 @@ class Site:
     def _index(self, request: PageRequest) -> HttpAnswer:
         if request.accepts(JSON):
             return json_answer({"pages": self._pages()})
+        if request.accepts("text/html") and self._api.is_on:
+            return to_page()
         return said(HTTPStatus.OK, self._listing())
 
     def _listing(self) -> str:
@@ -53,4 +59,4 @@ class Site:
 
     def _pages(self) -> dict[str, str]:
         pages = {path: page.help for path, page in PAGES.items()}
-        return {**pages, BASE: _API_HELP} if self._api.is_on else pages
+        return {**pages, UI: UI_HELP, BASE: _API_HELP} if self._api.is_on else pages

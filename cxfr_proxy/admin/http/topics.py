@@ -9,9 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cxfr_proxy.admin.latest_events import SUPERVISOR, event_rows
 from cxfr_proxy.admin.live_rows import SummaryRow
 from cxfr_proxy.admin.rows import (
     DrainProgress,
+    EventRow,
+    HistoryRow,
     NodeRow,
     OperatorRow,
     RebalanceProgress,
@@ -67,6 +70,14 @@ async def _software(on: Console) -> Sequence[OperatorRow]:
     return on.history.software_rows()
 
 
+async def _history(on: Console) -> Sequence[OperatorRow]:
+    return on.history.rows()
+
+
+async def _recent(on: Console) -> Sequence[OperatorRow]:
+    return event_rows(SUPERVISOR)
+
+
 async def _source(on: Console) -> Sequence[OperatorRow]:
     return [on.peers.source_row()]
 
@@ -82,6 +93,12 @@ TOPICS: Final[Mapping[str, LiveTopic]] = {
         "how transfers have ended, by the clients' software, as show software has it", SoftwareRow, _software
     ),
     "workers": LiveTopic("the processes that serve clients, as show workers has them", WorkerRow, _workers),
+    "history": LiveTopic("the last hour in samples, as show history has it", HistoryRow, _history),
+    "recent": LiveTopic(
+        "the latest events of the main process that are worth showing; show events has those of workers, too",
+        EventRow,
+        _recent,
+    ),
     "source": LiveTopic("where the nodes come from, as show source has it", SourceRow, _source),
 }
 """By the name of their events."""
