@@ -33,6 +33,10 @@ class ConfigError(CxfrProxyError):
         return f"{place}: {self.message}" if place else self.message
 
 
+class NoSuchSession(ConfigError):
+    """No session is there that a command could be about, as far as workers have answered."""
+
+
 class NoProxy(ConfigError):
     """No proxy runs where a command looks for one, or it does not answer."""
 

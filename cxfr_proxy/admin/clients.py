@@ -8,7 +8,7 @@ from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.parts import Sessions
 from cxfr_proxy.admin.rows import SessionDetailsRow
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import NoSuchSession
 from cxfr_proxy.events import emit
 
 _log = logging.getLogger(__name__)
@@ -26,19 +26,19 @@ class ClientControl:
         return await self._sessions.find_sessions(wanted)
 
     async def details(self, session_id: int) -> SessionDetailsRow:
-        """Return everything that is known of a session. Raises :class:`ConfigError` where there is none."""
+        """Return everything that is known of a session. Raises :class:`NoSuchSession` where there is none."""
         row = await self._sessions.session_details(session_id)
         if row is None:
-            raise ConfigError(f"there is no session {session_id}; it may be over (show sessions)")
+            raise NoSuchSession(f"there is no session {session_id}; it may be over (show sessions)")
         return row
 
     async def kick(self, address: str) -> int:
         """End the sessions of that user's clients, or of the client with that full JID; return how many.
 
-        Raises :class:`ConfigError` where there is none.
+        Raises :class:`NoSuchSession` where there is none.
         """
         ended = await self._sessions.kick(address)
         if not ended:
-            raise ConfigError(f"{address} has no session (show sessions --user)")
+            raise NoSuchSession(f"{address} has no session (show sessions --user)")
         emit(_log, "kick", jid=address, sessions=ended)
         return ended

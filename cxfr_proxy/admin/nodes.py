@@ -11,7 +11,7 @@ from cxfr_proxy.admin.parts import Drainer, Sessions
 from cxfr_proxy.admin.rows import NodeRow
 from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
 from cxfr_proxy.cluster.nodes import Health
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, NoSuchSession
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -47,8 +47,8 @@ class NodeControl:
     async def move(self, address: str, node: str) -> int:
         """Send the clients of that JID, bare or full, to ``node`` at once; return how many were told.
 
-        Raises :class:`ConfigError` for a node that is not listed or can't take them, and where there is no such client
-        that is elsewhere.
+        Raises :class:`ConfigError` for a node that is not listed or can't take them, and :class:`NoSuchSession` where
+        there is no such client that is elsewhere.
         """
         target = self._cluster.get(node)
         if target.leaving or target.health is Health.DOWN:
@@ -58,7 +58,7 @@ class NodeControl:
             raise ConfigError(f"node '{node}' does not serve {domain}")
         moved = await self._sessions.move(address, node)
         if not moved:
-            raise ConfigError(f"{address} has no client that could be moved to '{node}'")
+            raise NoSuchSession(f"{address} has no client that could be moved to '{node}'")
         emit(_log, "move", jid=address, node=node, sessions=moved)
         return moved
 

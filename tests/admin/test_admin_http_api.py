@@ -105,6 +105,24 @@ async def test_a_partial_answer_names_the_worker() -> None:
     assert problem_of(found)["notes"] == ["worker 2 has not answered"]
 
 
+@pytest.mark.parametrize(
+    ("missing", "command", "given", "status"),
+    [
+        ([], "kick", {"jid": "kim@example.org"}, 404),
+        (["worker 2 has not answered"], "kick", {"jid": "kim@example.org"}, 504),
+        (["worker 2 has not answered"], "kick", {"jid": ""}, 400),
+        (["worker 2 has not answered"], "drain", {"node": "node9"}, 409),
+    ],
+)
+async def test_a_worker_that_hangs_may_have_what_was_not_found(
+    missing: list[str], command: str, given: object, status: int
+) -> None:
+    """Of sessions; the nodes are known here."""
+    answer = await FakeSite(FakeConsole(missing=missing, sessions_count=0)).order(f"{BASE}/{command}", given)
+    assert answer.status == status
+    assert problem_of(answer).get("notes", []) == (missing if status != 400 else [])
+
+
 async def test_a_question_has_its_time(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     site = FakeSite()
     monkeypatch.setattr(site.fake, "hangs", True)

@@ -287,7 +287,8 @@ async def test_an_error_is_the_last_event(autojump_clock: MockClock, caplog: pyt
     site = FakeSite(FakeConsole(missing=["worker 2 is silent"]))
     found = await carry_out(site, "drain", {"node": "node9", "wait": True}, Role.OPERATE)
     assert [name for name, _ in found] == ["note", "error"]
-    assert found[-1][1]["status"] == 504
+    assert found[-1][1]["status"] == 409
+    assert found[-1][1]["notes"] == ["worker 2 is silent"]
     assert "unknown node 'node9'" in found[-1][1]["detail"]
     found = await carry_out(FakeSite(), "drain", {"node": "node1", "wait": True, "rate": "fast"}, Role.OPERATE)
     assert [(name, each["status"]) for name, each in found] == [("error", 400)]

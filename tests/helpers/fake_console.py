@@ -61,7 +61,7 @@ from cxfr_proxy.admin.rows import (
 )
 from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.roll import Roll
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, NoSuchSession
 
 START = DrainProgress("node1", 3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason="the rate allows no more now")
 
@@ -449,7 +449,7 @@ class _Clients(ClientControl):
         if self._fake.hangs:
             await trio.sleep_forever()
         if session_id > self._fake.sessions_count:
-            raise ConfigError(f"there is no session {session_id}")
+            raise NoSuchSession(f"there is no session {session_id}")
         return SessionDetailsRow(
             id=session_id,
             jid=self._fake.jid,
@@ -485,6 +485,8 @@ class _Clients(ClientControl):
 
     async def kick(self, address: str) -> int:
         self._fake.calls.append(("kick", address))
+        if not self._fake.sessions_count:
+            raise NoSuchSession(f"{address} has no session")
         return self._fake.sessions_count
 
 

@@ -40,6 +40,8 @@ class HttpConnection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head_only = False
         self._body = bytearray()
+        self._head = b""
+        """Of an answer that goes on, until its first piece."""
 
     # --- requests
 
@@ -130,20 +132,21 @@ class HttpConnection:
     async def stream(self, what: EventStream) -> None:
         """Send an answer that goes on, until its end or the client's. It is the last one on this connection."""
         headers = [("Content-Type", EVENT_STREAM), *_ALWAYS, ("Connection", "close")]
-        head = self._write(h11.Response(status_code=HTTPStatus.OK, headers=headers, reason=HTTPStatus.OK.phrase))
+        # It goes out with the first piece: nothing is awaited until the stream counts as one that is open.
+        self._head = self._write(h11.Response(status_code=HTTPStatus.OK, headers=headers, reason=HTTPStatus.OK.phrase))
         async with trio.open_nursery() as nursery:
             start_once(nursery, Task.HTTP, partial(self._until_gone, nursery.cancel_scope))
             try:
-                await self._send_all(head)
                 await what.send_to(self)
-                await self._send_all(self._write(h11.EndOfMessage()))
+                await self._send_all(self._head + self._write(h11.EndOfMessage()))
             except GONE:
                 pass
             nursery.cancel_scope.cancel()
 
     async def send(self, data: bytes) -> None:
         """Send a piece of an answer that goes on; see :class:`~.exchange.EventSink`."""
-        await self._send_all(self._write(h11.Data(data=data)))
+        head, self._head = self._head, b""
+        await self._send_all(head + self._write(h11.Data(data=data)))
 
     async def _until_gone(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` when the client closes; or sends anything, which no client does that waits for events."""

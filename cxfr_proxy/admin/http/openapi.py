@@ -37,11 +37,11 @@ _REFUSALS: Final[Mapping[str, str]] = {
     "400": "An argument, or the JSON, is wrong.",
     "401": "There is no token, or it is not known.",
     "403": "The token's role does not suffice, or a page of another site has asked.",
+    "404": "There is no such session; or a look was for a node that there is not.",
     "421": "The proxy was asked by a name that is not its own.",
-    "504": "There was no answer in time; or something was not found that a worker may have which does not answer.",
+    "504": "There was no answer in time; or a session was not found which a worker may have that does not answer.",
 }
 """The errors of all commands; those of some are below."""
-_OF_LOOKS: Final[Mapping[str, str]] = {"404": "There is no such node or session."}
 _OF_ORDERS: Final[Mapping[str, str]] = {
     "408": "The body did not come in time.",
     "409": "The order is refused.",
@@ -91,7 +91,7 @@ def _path(command: Command, by_type: Mapping[Any, Json]) -> Json:
         row = by_type[command.view.row]
         result = row if command.view.is_single else {"type": "array", "items": row}
         parameters = {"parameters": [_parameter(each) for each in arguments]}
-        return {"get": {**operation, **parameters, "responses": {"200": _answer(result), **_errors(_OF_LOOKS)}}}
+        return {"get": {**operation, **parameters, "responses": {"200": _answer(result), **_errors({})}}}
     responses = {"200": _answer(by_type[SingleAnswer]), **_errors(_OF_ORDERS)}
     if command.goes_on is not None:
         # Either way, by what the request accepts.
