@@ -40,12 +40,12 @@ def test_help_shows_every_setting_with_its_default_and_every_command(
     for setting in SETTINGS:
         start = f" --{setting.name} {setting.row.value_type.metavar} {setting.row.help} (default: {setting.default}"
         assert start in words
-    for name in [*(command.name for command in COMMANDS), "check", "demo"]:
+    for name in [*(command.name for command in COMMANDS), "check", "doctor", "demo"]:
         assert f"\n  {name} " in text
     assert text.index("show nodes") < text.index("drain NODE") < text.index("--backends FILE|URL   ")
 
 
-@pytest.mark.parametrize("name", [*(command.name for command in COMMANDS), "check", "demo"])
+@pytest.mark.parametrize("name", [*(command.name for command in COMMANDS), "check", "doctor", "demo"])
 def test_help_of_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*name.split(), "--help"])

@@ -55,10 +55,12 @@ class DoctorRule:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFinding:
-    """A symptom with its rule. ``software`` is the node's; ``None``: not known."""
+    """A symptom with its rule, and all domains for which it was seen. ``software`` is the node's; ``None``: not
+    known."""
 
     rule: DoctorRule
     symptom: Symptom
+    domains: tuple[str, ...] = ()
     software: ServerSoftware | None = None
 
     @property

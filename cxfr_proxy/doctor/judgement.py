@@ -1,17 +1,30 @@
-"""From facts to findings, by the rules; and from facts to the questions that nobody could answer."""
+"""From facts to findings, by the rules."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cxfr_proxy.doctor.facts import ClusterFacts
-from cxfr_proxy.doctor.findings import ClusterFinding
+from cxfr_proxy.doctor.findings import ClusterFinding, Symptom
 from cxfr_proxy.doctor.rules import RULES
+from cxfr_proxy.doctor.software import ServerSoftware
 
 
 def judge(facts: ClusterFacts) -> tuple[ClusterFinding, ...]:
-    """Return the findings, the most severe first; those of one severity in the order of the rules."""
+    """Return the findings, the most severe first; those of one severity in the order of the rules. One that is seen for
+    several domains is one finding."""
+    domains: dict[tuple[int, Symptom], list[str]] = {}
+    for number, rule in enumerate(RULES):
+        for symptom in rule.look(facts):
+            seen_for = domains.setdefault((number, replace(symptom, domain=None)), [])
+            if symptom.domain is not None:
+                seen_for.append(symptom.domain)
     found = [
-        ClusterFinding(rule, symptom, facts.software_of(symptom.node) if symptom.node is not None else None)
-        for rule in RULES
-        for symptom in rule.look(facts)
+        ClusterFinding(RULES[number], symptom, tuple(dict.fromkeys(seen_for)), _software(facts, symptom))
+        for (number, symptom), seen_for in domains.items()
     ]
     return tuple(sorted(found, key=lambda each: each.rule.severity))
+
+
+def _software(facts: ClusterFacts, symptom: Symptom) -> ServerSoftware | None:
+    return facts.software_of(symptom.node) if symptom.node is not None else None

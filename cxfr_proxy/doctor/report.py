@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cxfr_proxy.admin.text import clean
+from cxfr_proxy.admin.text import clean, cut
 from cxfr_proxy.doctor.facts import ClusterFacts
 from cxfr_proxy.doctor.findings import ClusterFinding, Severity
 from cxfr_proxy.doctor.questions import OpenQuestion
 
-_NODES_SHOWN: Final = 10
+_SHOWN: Final = 10
+"""Names of nodes or domains in a line."""
+_LONGEST_TEXT: Final = 500
 
 
 def lines(facts: ClusterFacts, findings: Sequence[ClusterFinding], questions: Sequence[OpenQuestion]) -> Iterator[str]:
@@ -20,11 +22,8 @@ def lines(facts: ClusterFacts, findings: Sequence[ClusterFinding], questions: Se
         yield from _finding(finding)
         yield ""
     for question in questions:
-        nodes = question.nodes
-        shown = ", ".join(nodes[:_NODES_SHOWN]) + (
-            f" and {len(nodes) - _NODES_SHOWN} more" if nodes[_NODES_SHOWN:] else ""
-        )
-        yield clean(f"not known{f' of {shown}' if shown else ''}: {question.question}: {question.reason}")
+        of = f" of {_several(question.nodes)}" if question.nodes else ""
+        yield clean(f"not known{of}: {question.question}: {question.reason}")
     if questions:
         yield ""
     yield _summary(facts, findings)
@@ -33,13 +32,23 @@ def lines(facts: ClusterFacts, findings: Sequence[ClusterFinding], questions: Se
 def _finding(finding: ClusterFinding) -> Iterator[str]:
     symptom, rule = finding.symptom, finding.rule
     who = symptom.node or "the proxy"
-    where = f" for {symptom.domain}" if symptom.domain is not None else ""
+    where = f" for {_several(finding.domains)}" if finding.domains else ""
     yield clean(f"{rule.severity.name.lower()}: {who}{where}: {rule.name}: {rule.title}")
-    yield clean(f"  seen:      {symptom.seen}")
+    yield f"  seen:      {_short(symptom.seen)}"
     yield clean(f"  expected:  {finding.expected}")
     yield clean(f"  clients:   {rule.effect}")
     for number, (program, setting) in enumerate(finding.remedies.items()):
         yield clean(f"  {'to mend:' if number == 0 else '':<9}  {program}: {setting}")
+
+
+def _several(words: Sequence[str]) -> str:
+    more = len(words) - _SHOWN
+    return ", ".join(words[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(text: str) -> str:
+    """Return a text that may have a node's words in it, which may be long, and may move a cursor."""
+    return cut(clean(text), _LONGEST_TEXT)
 
 
 def _summary(facts: ClusterFacts, findings: Sequence[ClusterFinding]) -> str:
@@ -66,8 +75,8 @@ def as_json(facts: ClusterFacts, findings: Sequence[ClusterFinding], questions: 
                     "rule": each.rule.name,
                     "title": each.rule.title,
                     "node": each.symptom.node,
-                    "domain": each.symptom.domain,
-                    "seen": each.symptom.seen,
+                    "domains": list(each.domains),
+                    "seen": _short(each.symptom.seen),
                     "expected": each.expected,
                     "effect": each.rule.effect,
                     "remedies": dict(each.remedies),

@@ -194,7 +194,7 @@ async def test_where_clients_are_sent_is_looked_at(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(demo.serve)
         assert demo.public_address is not None
-        for host, found in (("127.0.0.1", set()), ("localhost", {("public-certificate-name", "node1")})):
+        for host, found in (("127.0.0.1", set()), ("localhost", {("public-certificate-host", "node1")})):
             text = f"node1 {demo.address} public={host}:{demo.public_address.port}"
             assert named(await examine(CONFIG, parse_nodes(text, "nodes.txt"), None)) == found
         text = f"node1 {demo.address} public=127.0.0.1:{demo.address.port}"
@@ -237,6 +237,43 @@ async def test_sessions_go_by_the_certificate_for_nodes(tmp_path: Path) -> None:
 
 
 # --- hostile nodes
+
+
+@pytest.mark.parametrize(
+    ("faults", "seen"),
+    [
+        ({"rounds": 2_000_000_000}, "its challenge is none of SCRAM's"),
+        ({"rounds": 0}, "its challenge is none of SCRAM's"),
+        ({"proves": False}, "it has not proved that it knows the password itself"),
+        ({"chatter": 1000}, "it sends much, and no answer"),
+    ],
+)
+async def test_a_login_ends_where_the_node_plays_tricks(faults: dict[str, Any], seen: str) -> None:
+    facts = await look([ScriptedNode(**faults)], account=ACCOUNT)
+    [finding] = about_nodes(facts)
+    assert (finding.rule.name, finding.symptom.seen) == ("login-refused", seen)
+
+
+async def test_some_messages_in_between_do_no_harm() -> None:
+    assert about_nodes(await look(pair(chatter=20), account=ACCOUNT)) == []
+
+
+async def test_a_node_that_trickles_is_given_up() -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                while True:
+                    await stream.send_all(b" ")
+                    await trio.sleep(0.01)
+            except trio.BrokenResourceError:
+                return
+
+    config = Config(domain=(DOMAIN,), timeouts=Timeouts(node_connect_timeout=0.2, node_greeting_timeout=0.2))
+    with no_leak():
+        async with peer(serve) as port:
+            facts = await examine(config, parse_nodes(f"node1 127.0.0.1:{port}", "nodes.txt"), ACCOUNT)
+    assert facts.nodes[0].failure is not None
+    assert facts.nodes[0].failure.reason == "the node did not answer in time"
 
 
 HEADER = (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cxfr_proxy.cluster.addresses import Address, PublicAddress
-from cxfr_proxy.cluster.nodes import Migrate, NodeSpec, NodeTls, ProxyProtocol, Resume
+from cxfr_proxy.cluster.nodes import AdminState, Migrate, NodeSpec, NodeTls, ProxyProtocol, Resume
 from cxfr_proxy.doctor.facts import (
     ClusterFacts,
     Failure,
@@ -213,12 +213,12 @@ PLANTED: list[tuple[str, ClusterFacts]] = [
     ("node-certificate-expires-soon", with_certificate(mongooses(), not_after=NOW + 3 * DAY)),
     ("public-unseen", with_node(mongooses(), public=PublicFacts(reason="no connection to the node: refused"))),
     ("public-certificate-expired", with_public(mongooses(), not_after=NOW - DAY)),
-    ("public-certificate-name", with_public(mongooses(), names=(DOMAIN,))),
+    ("public-certificate-host", with_public(mongooses(), names=(DOMAIN,))),
     ("public-certificate-name", with_public(mongooses(), names=("*.nodes.example.org",))),
     ("own-certificate", replace(prosodies(), own=OwnFacts((), ("no certificate is for example.org",)))),
     ("own-certificate-expires-soon", replace(prosodies(), own=OwnFacts((replace(GOOD, not_after=NOW + 1),)))),
     ("mechanisms-differ", with_offer(prosodies(), SASL.format(mechanisms("SCRAM-SHA-1", "PLAIN")))),
-    ("sasl2-differs", with_offer(ejabberds(), SASL.format(mechanisms(*SCRAM)), EJABBERD)),
+    ("sasl2-differs", with_node(ejabberds(), named=offer(SASL.format(mechanisms(*SCRAM)), EJABBERD))),
     (
         "features-differ",
         with_offer(prosodies(), SASL.format(mechanisms(*SCRAM, "PLAIN")), "<ver xmlns='urn:xmpp:features:rosterver'/>"),
@@ -281,6 +281,20 @@ def test_only_the_settings_of_the_nodes_own_program_are_shown() -> None:
     assert set(ServerSoftware) <= finding.remedies.keys(), "nothing is known of it"
 
 
+def test_a_fault_of_several_domains_is_one_finding() -> None:
+    first, second = prosodies().nodes
+    down = replace(second, failure=Failure(LookStage.CONNECT, "refused"), offer=None, named=None, session=None)
+    facts = ClusterFacts((first, down, replace(down, domain="example.net")), now=NOW)
+    [finding] = judge(facts)
+    assert finding.domains == (DOMAIN, "example.net")
+    assert next(lines(facts, [finding], ())).startswith("error: node2 for example.org, example.net: unreachable: ")
+
+
+def test_a_node_in_maintenance_may_be_down() -> None:
+    facts = with_spec(failed(prosodies(), LookStage.CONNECT), admin_state=AdminState.MAINT)
+    assert judge(facts) == ()
+
+
 def test_a_note_is_nothing_to_mend() -> None:
     assert not needs_mending(judge(replace(prosodies(), moves=(MoveFacts("node1", "node2", DOMAIN, None),))))
     assert needs_mending(judge(with_session(prosodies(), ahead=-90.0)))
@@ -293,6 +307,13 @@ def test_nobody_is_praised_for_what_was_not_seen() -> None:
     assert [each.nodes for each in open_ones[:4]] == [("node1", "node2")] * 4
     assert {each.question for each in open_ones} >= {"whether resume=shared is true", "whether migrate=external works"}
     assert open_questions(prosodies()) == ()
+
+
+def test_what_a_node_says_is_cut() -> None:
+    facts = with_node(prosodies(), session=SessionFacts(refused="x" * 60_000))
+    findings = judge(facts)
+    assert max(map(len, lines(facts, findings, ()))) < 1000
+    assert len(as_json(facts, findings, ())) < 10_000
 
 
 def test_what_a_node_says_moves_no_cursor() -> None:

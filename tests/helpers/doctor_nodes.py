@@ -45,12 +45,16 @@ class SharedMemory:
 
 @dataclass
 class ScriptedNode:
-    """One node, and its faults. ``challenge`` is added to SCRAM's."""
+    """One node, and its faults. ``challenge`` is added to SCRAM's, ``rounds`` are those of its hash, and ``proves``: it
+    proves that it knows the password. ``chatter``: so many messages come before each answer."""
 
     memory: SharedMemory = field(default_factory=SharedMemory)
     features: str = offering("SCRAM-SHA-1", "PLAIN")
     password: str = PASSWORD
     challenge: str = ""
+    rounds: int = 64
+    proves: bool = True
+    chatter: int = 0
     managed: bool = True
     resumable: bool = True
     ahead_seconds: float = 0.0
@@ -196,10 +200,11 @@ class _Talk:
     async def scram(self, first: str, namespace: str) -> bool:
         bare = first.removeprefix("n,,")
         nonce = bare.partition("r=")[2] + "node"
-        challenge = f"r={nonce},s={base64.b64encode(b'salt').decode()},i=64{self.node.challenge}"
+        challenge = f"r={nonce},s={base64.b64encode(b'salt').decode()},i={self.node.rounds}{self.node.challenge}"
         await self.say(f"<challenge xmlns='{namespace}'>{base64.b64encode(challenge.encode()).decode()}</challenge>")
         response = await self.connection.read()
-        assert isinstance(response, Element)
+        if not isinstance(response, Element):
+            return False  # it has had enough
         last = base64.b64decode(response.text or "").decode()
         without, _, proof = last.rpartition(",p=")
         salted = hashlib.pbkdf2_hmac("sha1", self.node.password.encode(), b"salt", 64)
@@ -207,7 +212,7 @@ class _Talk:
         said = f"{bare},{challenge},{without}".encode()
         signature = hmac.digest(hashlib.sha1(key).digest(), said, "sha1")
         signed = hmac.digest(hmac.digest(salted, b"Server Key", "sha1"), said, "sha1")
-        self.proof = base64.b64encode(b"v=" + base64.b64encode(signed)).decode()
+        self.proof = base64.b64encode(b"v=" + base64.b64encode(signed if self.node.proves else key)).decode()
         return base64.b64decode(proof) == bytes(a ^ b for a, b in zip(key, signature, strict=True))
 
     # --- questions
@@ -216,6 +221,7 @@ class _Talk:
         number = quoteattr(element.get("id", ""))
         payload = self.payload(stanza.name_of(element[0])[0] or "")
         kind = "error" if payload is None else "result"
+        await self.say("<message><body>psst</body></message>" * self.node.chatter)
         await self.say(f"<iq type='{kind}' id={number}>{payload or ''}</iq>")
 
     def payload(self, namespace: str) -> str | None:

@@ -26,7 +26,7 @@ FIRST_MODERN = (24, 2)
 EJABBERD = ("mod_time", "mod_version", "mod_sic")
 
 
-async def doctor(folder: Path, lines: Sequence[str], *options: str, code: int) -> dict[str, Any]:
+async def doctor(folder: Path, lines: Sequence[str], *options: str) -> dict[str, Any]:
     """Run the command for these lines of nodes.txt; its answer."""
     (folder / "nodes.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     (folder / "password").write_text(f"{PASSWORD}\n", "utf-8")
@@ -39,12 +39,13 @@ async def doctor(folder: Path, lines: Sequence[str], *options: str, code: int) -
     assert done.stderr == b""
     assert PASSWORD.encode() not in done.stdout
     answer: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == code, named(answer)
+    assert done.returncode == any(each["severity"] != "note" for each in answer["findings"])
     return answer
 
 
-def named(answer: dict[str, Any]) -> set[tuple[str, str | None]]:
-    return {(each["rule"], each["node"]) for each in answer["findings"]}
+def named(answer: dict[str, Any]) -> set[tuple[str, str]]:
+    """The findings about nodes: there may be one about this machine."""
+    return {(each["rule"], each["node"]) for each in answer["findings"] if each["node"] is not None}
 
 
 async def test_prosody(tmp_path: Path, authority: Authority) -> None:
@@ -62,7 +63,7 @@ async def test_prosody(tmp_path: Path, authority: Authority) -> None:
     strange = ProsodyNode(tmp_path / "n4", users=["juliet"], stream_management=True, modules=PROSODY)
     sealed = ProsodyNode(tmp_path / "n5", users=[USER], certificate=authority.issue(DOMAIN), modules=PROSODY)
     async with good, same, poor, strange, sealed:
-        sound = await doctor(tmp_path, [f"node1 {at(good.port)}", f"node2 {at(same.port)}"], code=0)
+        sound = await doctor(tmp_path, [f"node1 {at(good.port)}", f"node2 {at(same.port)}"])
         assert named(sound) == set()
         assert sound["nodes"] == [{"node": name, "software": "Prosody"} for name in ("node1", "node2")]
         lines = [
@@ -76,7 +77,7 @@ async def test_prosody(tmp_path: Path, authority: Authority) -> None:
             f"node8 {at(sealed.port)} tls=starttls",
             f"node9 {at(sealed.port)} tls=starttls ca={authority.file} verify-name=example.com",
         ]
-        answer = await doctor(tmp_path, lines, code=1)
+        answer = await doctor(tmp_path, lines)
     assert named(answer) == {
         *(("resume-not-shared", name) for name in ("node1", "node2")),
         ("mechanisms-differ", "node3"),
@@ -113,7 +114,7 @@ async def test_ejabberd(tmp_path: Path, authority: Authority) -> None:
             f"node{number} {at(port)} send-proxy=v2 {options}"
             for number, (port, options) in enumerate(zip(ports, doors.options(authority), strict=True), 1)
         ]
-        sound = await doctor(tmp_path, good, *doors.settings, code=0)
+        sound = await doctor(tmp_path, good, *doors.settings)
         assert named(sound) == set()
         assert sound["nodes"] == [{"node": name, "software": "ejabberd"} for name in ("node1", "node2")]
         lines = [
@@ -122,7 +123,7 @@ async def test_ejabberd(tmp_path: Path, authority: Authority) -> None:
             f"node3 {at(doors.ports[0])} send-proxy=v2 resume=shared tls=direct ca={authority.file}",
             good[1].replace("node2", "node4").replace(str(doors.ports[1]), str(ports[0])),
         ]
-        answer = await doctor(tmp_path, lines, *doors.settings, code=1)
+        answer = await doctor(tmp_path, lines, *doors.settings)
     protects = {("downgrade-protection", "node3")} if modern else set()
     assert named(answer) == protects | {
         ("proxy-header-missing", "node2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -109,15 +110,29 @@ def _public_name(facts: ClusterFacts) -> Iterator[Symptom]:
     for node, public in _of_public(facts):
         if public.certificate is None or node.spec.public is None or node.domain is None:
             continue
-        wanted = [domain_key(node.domain), domain_key(node.spec.public.host)]
-        missing = [name for name in dict.fromkeys(wanted) if not public.certificate.covers(name)]
-        if missing:
-            yield Symptom(
-                f"public={node.spec.public}: {_named(public.certificate)}",
-                node.spec.name,
-                node.domain,
-                f"a certificate for {' and '.join(missing)} as well",
-            )
+        if not public.certificate.covers(domain_key(node.domain)):
+            yield _misnamed(node, public.certificate, domain_key(node.domain))
+
+
+def _public_host(facts: ClusterFacts) -> Iterator[Symptom]:
+    for node, public in _of_public(facts):
+        if public.certificate is None or node.spec.public is None or _is_ip_address(node.spec.public.host):
+            continue
+        if not public.certificate.covers(domain_key(node.spec.public.host)):
+            yield _misnamed(node, public.certificate, domain_key(node.spec.public.host))
+
+
+def _misnamed(node: NodeFacts, certificate: SeenCertificate, name: str) -> Symptom:
+    seen = f"public={node.spec.public}: {_named(certificate)}"
+    return Symptom(seen, node.spec.name, node.domain, f"a certificate for {name} there")
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _own_problems(facts: ClusterFacts) -> Iterator[Symptom]:
@@ -208,12 +223,20 @@ RULES: Final = (
     DoctorRule(
         "public-certificate-name",
         Severity.ERROR,
-        "The certificate is for another name where clients of a node are sent",
-        "both the service domain and the host of public= in the certificate there: most clients check the first, some "
-        "the second",
+        "The certificate is not for the domain where clients of a node are sent",
+        "the service domain in the certificate at public=",
         "clients that are sent there refuse to connect",
         {PROXY: "nodes.txt: another public=, or none, so that clients come back to the proxy", **_RENEW},
         _public_name,
+    ),
+    DoctorRule(
+        "public-certificate-host",
+        Severity.WARNING,
+        "The certificate is not for the host where clients of a node are sent",
+        "the host of public= in the certificate there, beside the service domain",
+        "some clients that are sent there check this name, and refuse to connect (slixmpp 1.17 and later)",
+        {PROXY: "nodes.txt: another public=, or none, so that clients come back to the proxy", **_RENEW},
+        _public_host,
     ),
     DoctorRule(
         "own-certificate",

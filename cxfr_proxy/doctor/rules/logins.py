@@ -63,11 +63,15 @@ def _sasl2_differs(facts: ClusterFacts) -> Iterator[Symptom]:
 
 def _features_differ(facts: ClusterFacts) -> Iterator[Symptom]:
     for domain, nodes in _compared(facts):
-        first, reference = nodes[0]
-        for node, offer in nodes[1:]:
-            unlike = [each for each in differing(reference.shown, offer.shown) if each not in _COMPARED_ELSEWHERE]
+        (first, reference), *others = nodes
+        for node, offer in others:
+            unlike = {*_unlike(reference, offer), *_unlike(first.offer, node.offer)} - _COMPARED_ELSEWHERE
             if unlike:
-                yield Symptom(f"{', '.join(unlike)}: not as on {first.spec.name}", node.spec.name, domain)
+                yield Symptom(f"{', '.join(sorted(unlike))}: not as on {first.spec.name}", node.spec.name, domain)
+
+
+def _unlike(one: Offer | None, other: Offer | None) -> tuple[str, ...]:
+    return differing(one.shown, other.shown) if one is not None and other is not None else ()
 
 
 def _sasl2_lost(facts: ClusterFacts) -> Iterator[Symptom]:

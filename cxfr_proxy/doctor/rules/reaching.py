@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from cxfr_proxy.cluster.nodes import NodeTls
+from cxfr_proxy.cluster.nodes import AdminState, NodeTls
 from cxfr_proxy.doctor.facts import ClusterFacts, LookStage, NodeFacts, OtherWay
 from cxfr_proxy.doctor.findings import PROXY, DoctorRule, Look, Severity, Symptom
 from cxfr_proxy.doctor.software import ServerSoftware
@@ -19,10 +19,13 @@ _TLS_WORDS: Final[Mapping[NodeTls, str]] = {
 
 
 def _failed_at(*stages: LookStage) -> Look:
-    """Return a look for nodes that failed there, and greet in no other way that was tried."""
+    """Return a look for nodes that failed there, and greet in no other way that was tried; not for those that are in
+    maintenance."""
 
     def look(facts: ClusterFacts) -> Iterator[Symptom]:
         for node in facts.nodes:
+            if node.spec.admin_state is AdminState.MAINT:
+                continue  # being down is no surprise
             if node.failure is not None and node.failure.stage in stages and not node.other_ways:
                 yield Symptom(node.failure.reason, node.spec.name, node.domain)
 

@@ -136,7 +136,7 @@ RULES: Final = (
             ServerSoftware.EJABBERD: "ejabberdctl join_cluster; list_cluster has to name all nodes; "
             "mod_stream_mgmt on all of them",
             ServerSoftware.PROSODY: "none: it keeps its sessions to itself",
-            ServerSoftware.MONGOOSEIM: "mongooseimctl server joinCluster, or CETS; mod_stream_management on all nodes",
+            ServerSoftware.MONGOOSEIM: "mongooseimctl join_cluster, or CETS; mod_stream_management on all nodes",
             ServerSoftware.OPENFIRE: "none: it keeps its sessions to itself",
         },
         _not_shared,
