@@ -188,6 +188,8 @@ class StandIns(CutLegs):
         self.managed = False
         self.lost = False
         self.bound = False
+        self.unclaimed: set[str] = set()  # sent before it asked: that these arrive is nobody's promise
+        self.forgotten: set[str] = set()  # of these, what had not arrived when its connection was lost
         super().__init__(rng)
 
     def happened(self) -> Counter[str]:
@@ -222,6 +224,7 @@ class StandIns(CutLegs):
             self.client.send(f"p{self.number}", f"<presence id='p{self.number}'/>")
         elif kind == "late" and not self.managed and self.node.counts_sent:
             self.managed = True
+            self.unclaimed = set(self.client.sent)
             self.client.write(ENABLE)
             self.client.counts_sent = True
         else:
@@ -231,8 +234,12 @@ class StandIns(CutLegs):
         """Without XEP-0198 this is the end: nobody knows what was under way."""
         if self.managed and self.client.counts_handled:
             super().lose()
+            self.forgotten |= self.unclaimed - set(self.node.received)
         else:
             self.lost = True
+
+    def returned(self) -> set[str]:
+        return super().returned() | self.forgotten
 
     def finish(self) -> None:
         self.come_to_rest()

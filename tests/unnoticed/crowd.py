@@ -22,6 +22,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,7 @@ _BIND: Final = (
 _TAG: Final = re.compile(rb"<(/?[a-z:]+)([^>]*?)(/?)>")
 _H: Final = re.compile(rb"\bh=['\"](\d+)['\"]")
 _ID: Final = re.compile(rb"\bid=['\"]([^'\"]*)['\"]")
+_CONDITION: Final = re.compile(rb"<error[^>]*><([^ />]+)")
 _BODY: Final = re.compile(rb"<body>(\d+)</body>")
 _STANZAS: Final = frozenset((b"message", b"presence", b"iq"))
 _NO_END: Final = frozenset((b"stream:stream", b"/stream:stream"))
@@ -69,7 +71,7 @@ class Counts(msgspec.Struct):
 
     ``noticed`` are streams that ended, ``resumed`` those that were resumed afterwards. ``acks``, ``arrivals``: seconds
     until the server had acknowledged a message, and until the partner had it. ``presences``: all that the watcher has
-    got so far.
+    got so far. ``bounces``: when, whose and to whom, and why.
     """
 
     bound: int = 0
@@ -84,6 +86,7 @@ class Counts(msgspec.Struct):
     presences: int = 0
     acks: list[float] = []
     arrivals: list[float] = []
+    bounces: list[str] = []
 
     def __add__(self, other: Counts) -> Counts:
         """Of both."""
@@ -415,6 +418,11 @@ class Crowd:
             return
         if b"error" in attributes:
             self.counts.bounced += 1
+            why, partner = _CONDITION.search(content), client.partner
+            self.counts.bounces.append(
+                f"{datetime.now(UTC):%H:%M:%S.%f} {client.user} to {partner.user if partner is not None else ''}:"
+                f" {why[1].decode() if why is not None else 'no reason'}"
+            )
             return
         number, self._last_arrival = int(found[1]), time.monotonic()
         partner = client.partner

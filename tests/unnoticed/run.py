@@ -78,6 +78,7 @@ class Figures:
             f" {outcomes}",
             f"messages {chat.sent}: lost {self.after.lost}, twice {chat.twice}, out of order {chat.disordered},"
             f" bounced {chat.bounced}",
+            *(f"bounced: {each}" for each in chat.bounces),
             f"noticed: {chat.noticed} streams ended ({chat.resumed} resumed), {self.changes} presences at a watcher",
             f"held: {times(self.held)}",
             f"a whole transfer: {times(self.took)}",
