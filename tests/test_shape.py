@@ -76,6 +76,7 @@ WITH_IO: Final = (
     "cxfr_proxy.transfers.drains",
     "cxfr_proxy.transfers.mover",
     "cxfr_proxy.transfers.pace",
+    "cxfr_proxy.transfers.own_logins",
     "cxfr_proxy.transfers.planner",
     "cxfr_proxy.transfers.rebalances",
     "cxfr_proxy.transfers.slow_logins",

@@ -47,9 +47,6 @@ from cxfr_proxy.upstream.dial import has_broken
 from cxfr_proxy.upstream.router import Router
 
 _TOO_MANY: Final = "connections-per-address"
-_LOGINS_AT_ONCE: Final = 32
-"""Logins of the proxy's own, for sessions that it takes to another node. Each is a TLS handshake and a few round trips,
-milliseconds for a node that has time: what has to wait here was asked of one that has none."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +80,6 @@ class ClientServer:
         self._router = router
         self._dials: dict[int, trio.CancelScope] = {}
         """By session: the scope of a dial for a session that has a node and wants another."""
-        self._logins_for_sessions = trio.CapacityLimiter(_LOGINS_AT_ONCE)
         self.pings = Pings(config.timeouts.websocket_ping)
         """For whoever runs them."""
         self._kept = False  # whether a task keeps the connections
@@ -240,8 +236,7 @@ class ClientServer:
         why, broke = "it could not be reached", False
         with scope:
             try:
-                async with self._logins_for_sessions:
-                    reached = await self._router.log_in(dial, client)
+                reached = await self._router.log_in(dial, client)
             except NodeError as exc:
                 why, broke = exc.text, has_broken(exc.__cause__)
             except OSError as exc:

@@ -16,6 +16,7 @@ mover             the one task: takes the next session out of a queue whenever t
 queues            the sessions that wait to be moved, the most urgent first
 pace              the pace: the supervisor's bucket, and what a mover sees of it
 token_bucket      the bucket itself, which is told the time
+own_logins        turns of the proxy's own logins, of which few are under way at once
 leaving           the sessions that have to leave: of nodes that are emptied or down, of a worker that goes
 young_sessions    delays moves of sessions that have just begun, where nodes share sessions
 slow_logins       logins on nodes that are emptied are stopped when they take too long
@@ -29,6 +30,6 @@ rebalances        the rebalances, one at a time, as the supervisor keeps them
 planner           a rebalance carried out in one process
 ================= ==========================================================================================
 
-Sans-IO, but for those that wait: ``mover``, ``young_sessions``, ``slow_logins``, ``pace``, ``drains``, ``rebalances``
-and ``planner``.
+Sans-IO, but for those that wait: ``mover``, ``own_logins``, ``young_sessions``, ``slow_logins``, ``pace``, ``drains``,
+``rebalances`` and ``planner``.
 """

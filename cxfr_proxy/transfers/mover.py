@@ -35,6 +35,7 @@ from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.homes import Homes
 from cxfr_proxy.transfers.leaving import FollowedDrain, Leaving
 from cxfr_proxy.transfers.orders import Orders
+from cxfr_proxy.transfers.own_logins import OwnLogins
 from cxfr_proxy.transfers.pace import Pace
 from cxfr_proxy.transfers.planner import Planner
 from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
@@ -49,7 +50,8 @@ _LOOKING_SHARE: Final = 0.1
 
 
 class Mover:
-    """Moves the sessions of one process. ``migrates`` is that of :class:`~.orders.Orders`."""
+    """Moves the sessions of one process, while ``logins`` has room. ``migrates`` is that of
+    :class:`~.orders.Orders`."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Mover:
         registry: Registry,
         placement: Placement,
         pace: Pace,
+        logins: OwnLogins,
         *,
         on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
         migrates: bool = False,
@@ -64,6 +67,7 @@ class Mover:
         self._cluster = cluster
         self._registry = registry
         self._pace = pace
+        self._logins = logins
         self._on_node_down = on_node_down
         self._orders = Orders(cluster, registry, placement, migrates=migrates)
         self._homes = Homes(cluster, registry, placement)
@@ -217,6 +221,7 @@ class Mover:
     async def _move_all(self) -> None:
         while True:
             await self._wait_for_work()
+            await self._logins.wait_for_room()
             await self._pace.wait()
             # A session that turns out to stay has not used the token: the next one gets it.
             if self._move_first():

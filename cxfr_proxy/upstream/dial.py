@@ -33,6 +33,7 @@ from cxfr_proxy.net.transport import PlainTransport, Verdict
 from cxfr_proxy.net.waits import TRIO, Waits
 from cxfr_proxy.session.commands import Dial
 from cxfr_proxy.session.legs import NodeLeg
+from cxfr_proxy.transfers.own_logins import OwnLogins
 from cxfr_proxy.upstream.node_login import log_in_as
 from cxfr_proxy.upstream.probe_stream import ProbeStream
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -87,6 +88,8 @@ class Dialer:
         self.authorities: Mapping[str, str] = {}
         """The contents of ``ca=`` files in use, by path."""
         self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
+        self.own_logins = OwnLogins()
+        """The turns in which :meth:`log_in` goes on."""
 
     def take(self, authorities: Mapping[str, str]) -> None:
         """Take the contents of ``ca=`` files, which were found good (:func:`read_authorities_of`). Names are resolved
@@ -146,7 +149,8 @@ class Dialer:
         return endpoint
 
     async def log_in(self, spec: NodeSpec, dial: Dial, client: ProxiedConnection) -> tuple[Endpoint, NodeLeg]:
-        """Return a connection to the node on which a user is logged in by the proxy's certificate, and the leg of it.
+        """Wait for a turn; return a connection to the node on which a user is logged in by the proxy's certificate, and
+        the leg of it.
 
         The caller closes it. Raises as :meth:`dial` and :func:`~.node_login.log_in_as` do. Nothing stays open when
         cancelled.
@@ -154,12 +158,13 @@ class Dialer:
         domain, certificate = dial.header.to or "", self.certificate.content
         if certificate is None or not spec.migrates:
             raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the proxy may not log in there as a user")
-        endpoint = await self.dial(spec.for_migration, domain, client, certificate=certificate)
-        try:
-            return endpoint, await log_in_as(endpoint, dial, self._limits)
-        except BaseException:
-            endpoint.close()
-            raise
+        async with self.own_logins.turn():
+            endpoint = await self.dial(spec.for_migration, domain, client, certificate=certificate)
+            try:
+                return endpoint, await log_in_as(endpoint, dial, self._limits)
+            except BaseException:
+                endpoint.close()
+                raise
 
     def probe_stream(self, endpoint: Endpoint) -> ProbeStream:
         """Return a stream of the proxy's own on a connection to a node, which stays the caller's to close."""

@@ -62,6 +62,7 @@ class WorkerParts:
             self.registry,
             self.placement,
             self.pace,
+            self.dialer.own_logins,
             on_node_down=config.on_node_down,
             migrates=config.migrates,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
@@ -25,6 +25,7 @@ from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain, Drains
 from cxfr_proxy.transfers.memory import AWAITED_SECONDS
 from cxfr_proxy.transfers.mover import Mover
+from cxfr_proxy.transfers.own_logins import AT_ONCE, OwnLogins
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.queues import Urgency
 from cxfr_proxy.transfers.registry import Registry
@@ -73,8 +74,9 @@ class House:
         self.registry = Registry(listener if listener is not None else Alone(self), redirect_window=60.0)
         self.placement = Placement(self.cluster, policies)
         pace = Tokens(10.0)
+        self.logins = OwnLogins()
         self.mover = Mover(
-            self.cluster, self.registry, self.placement, pace, on_node_down=on_node_down, migrates=migrates
+            self.cluster, self.registry, self.placement, pace, self.logins, on_node_down=on_node_down, migrates=migrates
         )
         self.rate = Rate(pace, 10.0)
         self.drains = Drains(self.rate, self)
@@ -234,6 +236,21 @@ async def test_a_rate_counts_at_once_for_who_is_waiting(autojump_clock: MockCloc
         house.empty("a", rate=100.0)
         await trio.sleep(1)
     assert len(house.orders) == 7
+
+
+async def test_no_session_is_moved_while_all_turns_of_the_proxy_s_own_logins_are_taken(
+    autojump_clock: MockClock,
+) -> None:
+    async with working(House()) as house, AsyncExitStack() as stack:
+        for _ in range(AT_ONCE):
+            await stack.enter_async_context(house.logins.turn())
+        house.populate("a", 7)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(60)
+        assert house.orders == []
+        await stack.aclose()
+        await trio.sleep(1)
+        assert len(house.orders) == 7
 
 
 # --- order
