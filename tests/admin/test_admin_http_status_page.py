@@ -96,7 +96,7 @@ def test_the_logic(tmp_path: Path) -> None:
         env={**os.environ, "CXFR_STATUS_PAGE": f"{folder.as_uri()}/"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -42,7 +42,7 @@ test("text of strangers cannot turn around what stands beside it", () => {
 
 // --- the stream
 
-const STREAM = ': hello\r\nretry: 1500\n\nid: 7-1\nevent: nodes\ndata: {"a":\rdata: 1}\r\n\r\ndata:  x\ndata\n\nevent: nothing\n\nid: 7-2\ndata: ü\n\ndata: cut';
+const STREAM = ': hello\r\nretry: 1500\n\nid: 7-1\nevent: nodes\r\ndata: {"a":\rdata: 1}\r\n\r\ndata:  x\ndata\n\nevent: nothing\n\nid: 7-2\ndata: ü\n\ndata: cut';
 
 test("a stream is read the same wherever its pieces end", () => {
   const read = (...pieces) => {

@@ -13,6 +13,7 @@ import { Running } from "./running.js";
 import { Connection } from "./stream.js";
 
 const DRAWN_MS = 250; // at least between two times that the page is drawn
+const DRAWN_SHARE = 0.2; // of the time at most that drawing takes: with a thousand nodes in sight it takes long
 const TICK_MS = 1000; // ages and rates go on by themselves
 const SAID_MS = 3000; // at least between two things that are said aloud
 const HIDDEN_MS = 10 * 60_000; // a page that nobody looks at gives its stream back, of which there are few
@@ -37,7 +38,7 @@ export class App {
   #token = new Token();
   #connection;
   #views;
-  #drawnAt = -Infinity;
+  #nextDraw = -Infinity;
   #due = false;
   #allEvents = [];
   #toSay = [];
@@ -45,6 +46,7 @@ export class App {
   #hidden = null;
   #isLive = false;
   #role = null;
+  #version = null;
 
   constructor() {
     this.api = new Api(this.#token);
@@ -90,7 +92,7 @@ export class App {
   /** Carry out an order, and show the answer. Throws Refused. */
   async carryOut(command, body) {
     const { result, notes } = await this.api.order(command, body);
-    const said = result.kind === "message" ? result.message : `${command}: it has begun`;
+    const said = result.kind === "message" ? result.message : `${command} goes on`;
     this.#notice([said, ...notes].map(clean).join(" "));
   }
 
@@ -98,7 +100,7 @@ export class App {
   render() {
     if (this.#due) return;
     this.#due = true;
-    const pause = Math.max(0, this.#drawnAt + DRAWN_MS - performance.now());
+    const pause = Math.max(0, this.#nextDraw - performance.now());
     setTimeout(() => requestAnimationFrame(() => this.#draw()), pause);
   }
 
@@ -107,6 +109,8 @@ export class App {
   #take(topic, data) {
     if (topic === "hello") {
       this.#role = data.role;
+      if (this.#version !== null && this.#version !== data.version) this.#notice("The proxy has another version now: load this page again.");
+      this.#version = data.version;
       text(by("version"), data.version);
       text(by("who"), `${clean(data.name)} (${clean(data.role)})`);
       return;
@@ -198,8 +202,12 @@ export class App {
 
   #draw() {
     this.#due = false;
-    this.#drawnAt = performance.now();
     const at = now();
+    this.#nextDraw = at * 1000 + DRAWN_MS;
+    setTimeout(() => {
+      const took = performance.now() - at * 1000; // with the layout, which the browser does behind this frame
+      this.#nextDraw = Math.max(this.#nextDraw, at * 1000 + took / DRAWN_SHARE);
+    });
     const age = (topic) => at - (this.#topics.get(topic)?.at ?? at);
     const nodes = this.rows("nodes");
     const named = new Map(nodes.map((row) => [row.name, row]));

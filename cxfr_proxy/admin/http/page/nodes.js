@@ -102,7 +102,7 @@ class NodeLine {
     const check = row.check === null ? "" : clean(row.check);
     text(this.#healthWhy, [since, check].filter(Boolean).join(" · "));
     text(this.#sessions, number(row.sessions));
-    text(this.#waiting, row.waiting ? `${number(row.waiting)} waiting to log in` : "");
+    text(this.#waiting, row.waiting ? `${number(row.waiting)} waiting` : "");
     const width = `${most > 0 ? ((row.sessions / most) * 100).toFixed(1) : 0}%`;
     if (this.#fill.style.width !== width) this.#fill.style.width = width;
     text(this.#change, change(perSecond));
