@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from doctor_nodes import DOMAIN, PASSWORD, SASL2, USER, ScriptedNode, SharedMemory, offering, serving
 from relay_tools import no_leak, peer, server_context, write_pem
 
@@ -183,6 +189,53 @@ async def test_faults_of_tls_are_named(tmp_path: Path, served: tuple[str, ...] |
     assert named(facts) == {(name, "node1")}
 
 
+async def test_sasl2_that_a_plain_leg_loses_is_named(tmp_path: Path) -> None:
+    context = server_context(write_pem(tmp_path, "example.com"))
+    assert named(await look([ScriptedNode(starttls=context)])) == set(), "its certificate is nobody's business"
+    node = ScriptedNode(starttls=context, behind_tls=SASL2)
+    assert named(await look([node])) == {("sasl2-lost", "node1")}
+
+
+async def test_an_old_version_of_tls_is_a_note(tmp_path: Path) -> None:
+    certificate = write_pem(tmp_path, DOMAIN)
+    context = server_context(certificate)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    facts = await look([ScriptedNode(tls=context)], f"tls=direct ca={certificate}", ACCOUNT)
+    assert named(facts) == {("tls-version-old", "node1")}
+
+
+@pytest.mark.parametrize(
+    ("days", "name"), [(-1, "node-certificate-expired"), (3, "node-certificate-expires-soon"), (20, None)]
+)
+async def test_the_end_of_a_nodes_certificate_is_named(tmp_path: Path, days: int, name: str | None) -> None:
+    pem = tmp_path / "node.pem"
+    pem.write_bytes(certificate_until(datetime.now(UTC) + timedelta(days=days)))
+    facts = await look([ScriptedNode(tls=server_context(pem))], f"tls=direct ca={pem}")
+    assert named(facts) == ({(name, "node1")} if name is not None else set())
+
+
+def certificate_until(end: datetime) -> bytes:
+    """A certificate that is its own authority, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(end - timedelta(days=90))
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(DOMAIN)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return secret + made.public_bytes(serialization.Encoding.PEM)
+
+
 async def test_starttls_that_is_not_there_is_named() -> None:
     assert named(await look([ScriptedNode()], "tls=starttls")) == {("tls-mode", "node1")}
 
@@ -197,6 +250,9 @@ async def test_where_clients_are_sent_is_looked_at(tmp_path: Path) -> None:
         for host, found in (("127.0.0.1", set()), ("localhost", {("public-certificate-host", "node1")})):
             text = f"node1 {demo.address} public={host}:{demo.public_address.port}"
             assert named(await examine(CONFIG, parse_nodes(text, "nodes.txt"), None)) == found
+        text = f"node1 {demo.address} domain=example.com public=127.0.0.1:{demo.public_address.port}"
+        facts = await examine(CONFIG, parse_nodes(text, "nodes.txt"), None)
+        assert named(facts) == {("domain-unknown", "node1"), ("public-certificate-name", "node1")}
         text = f"node1 {demo.address} public=127.0.0.1:{demo.address.port}"
         facts = await examine(CONFIG, parse_nodes(text, "nodes.txt"), None)
         assert named(facts) == {("public-unseen", "node1")}

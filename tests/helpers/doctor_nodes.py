@@ -63,6 +63,9 @@ class ScriptedNode:
     expects_header: bool = False
     ignores_header: bool = False
     tls: ssl.SSLContext | None = None
+    starttls: ssl.SSLContext | None = None
+    behind_tls: str = ""
+    """Further features once STARTTLS is done."""
     domain: str = DOMAIN
     logins: list[str] = field(default_factory=list)
     """The mechanisms of those that worked."""
@@ -93,7 +96,7 @@ class _Talk:
         if header is not None and not node.ignores_header:
             assert header.source is not None
             self.peer = header.source
-        self.user = False
+        self.user = self.secure = False
         self.session: str | None = None
 
     async def say(self, text: str) -> None:
@@ -122,17 +125,24 @@ class _Talk:
         if to != self.node.domain:
             await self.say(stanza.stream_error("host-unknown").decode() + "</stream:stream>")
         elif not self.user:
-            await self.say(f"<stream:features>{self.node.features}</stream:features>")
+            await self.say(f"<stream:features>{self.features}</stream:features>")
         else:
             managed = f"<sm xmlns='{names.SM}'/>" if self.node.managed else ""
             await self.say(f"<stream:features><bind xmlns='{names.BIND}'/>{managed}</stream:features>")
+
+    @property
+    def features(self) -> str:
+        if self.secure:
+            return self.node.features + self.node.behind_tls
+        offered = f"<starttls xmlns='{names.TLS}'/>" if self.node.starttls is not None else ""
+        return self.node.features + offered
 
     async def handle(self, element: Element) -> None:
         namespace, local = stanza.name_of(element)
         if local in ("auth", "authenticate"):
             await self.log_in(element, namespace or "")
         elif local == "starttls":
-            await self.say(f"<failure xmlns='{names.TLS}'/>")
+            await self.upgrade()
         elif local == "enable":
             self.session = f"s{id(self)}"
             self.node.memory.sessions.add(self.session)
@@ -142,6 +152,16 @@ class _Talk:
             await self.resume(element.get("previd", ""))
         elif local == "iq":
             await self.answer(element)
+
+    async def upgrade(self) -> None:
+        if self.node.starttls is None:
+            await self.say(f"<failure xmlns='{names.TLS}'/>")
+            return
+        await self.say(f"<proceed xmlns='{names.TLS}'/>")
+        tls = trio.SSLStream(self.connection.transport, self.node.starttls, server_side=True, https_compatible=True)
+        await tls.do_handshake()
+        self.secure = True
+        self.connection.upgrade(tls)
 
     async def resume(self, session: str) -> None:
         if session in self.node.memory.sessions:

@@ -13,6 +13,8 @@ from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.tls import ALPN
 
 _MOST_NAMES: Final = 1000
+_BROKEN: Final = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""The ways in which a certificate that OpenSSL has read can still be no good."""
 
 
 async def shake_hands(endpoint: Endpoint, name: str) -> None:
@@ -34,7 +36,7 @@ def certificate_of(endpoint: Endpoint) -> SeenCertificate | None:
         return None
     try:
         return seen(x509.load_der_x509_certificate(der))
-    except ValueError:
+    except _BROKEN:
         return None
 
 
