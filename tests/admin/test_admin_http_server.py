@@ -481,7 +481,8 @@ async def test_behind_events_comes_nothing(autojump_clock: MockClock) -> None:
         await client.stream.send_all(WATCH)
         await wait_all_tasks_blocked()
         await client.stream.send_all(HELLO)
-        assert (await client.rest()).count(b"HTTP/1.1 ") == 1
+        with trio.fail_after(60):
+            assert (await client.rest()).count(b"HTTP/1.1 ") == 1
 
 
 # --- sockets
