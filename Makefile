@@ -13,7 +13,7 @@ $(1)/pytest $(3) $(2) || { [ $$? = 1 ] && echo "Once more, alone, what has faile
 	&& $(1)/pytest --last-failed --last-failed-no-failures none $(2); }
 endef
 
-.PHONY: demo test test-lowest clients bench lint types docs site clean
+.PHONY: demo test test-lowest clients bench lint types docs site dist lock audit sbom deb clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cxfr-proxy demo
@@ -64,6 +64,37 @@ site: $(VENV)/.installed-site
 	cp -r bench/README.md bench/results build/pages/bench
 	$(BIN)/mkdocs build --quiet --strict --config-file packaging/site/mkdocs.yml
 
+# What is published: the sources, and a wheel for every Python from 3.11 on (abi3), whose tag says from which glibc on it
+# runs. Both are looked at by those who know.
+dist: $(VENV)/.installed-dist
+	rm -rf dist
+	$(BIN)/python -m build --quiet --outdir dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+	$(BIN)/abi3audit --strict --summary dist/*.whl
+
+# The versions that packages are built with, for every Python that is supported; then what is known against them.
+lock: $(VENV)/.installed-dist
+	UV_DEFAULT_INDEX="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}" \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra titles --generate-hashes --upgrade \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file packaging/requirements.txt pyproject.toml
+
+audit: $(VENV)/.installed-dist
+	$(BIN)/pip-audit --require-hashes --no-deps --strict --requirement packaging/requirements.txt
+
+# A list of all that is in a package, with licences and what needs what, for those who have to know (CycloneDX).
+sbom: $(VENV)/.installed-dist
+	rm -rf $(VENV)-locked && $(PYTHON) -m venv $(VENV)-locked
+	$(VENV)-locked/bin/python -m pip install --quiet --require-hashes --requirement packaging/requirements.txt
+	$(VENV)-locked/bin/python -m pip uninstall --quiet --yes pip setuptools
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file dist/sbom.json \
+		$(VENV)-locked
+
+# For the Debian that this runs on: packaging/deb/build.
+deb:
+	packaging/deb/build dist
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -76,6 +107,10 @@ $(VENV)/.installed-test: $(VENV)/bin/python $(BUILT_FROM)
 	$(BIN)/python -m pip install --quiet --no-deps 'aioxmpp>=0.13' # pyproject.toml says why alone
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-dist: $(VENV)/bin/python $(BUILT_FROM)
+	$(BIN)/python -m pip install --quiet --editable '.[dist]'
+	touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-bench: $(VENV)/bin/python $(BUILT_FROM)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed
@@ -85,4 +120,4 @@ $(VENV)/.installed-site: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-locked build dist *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from packaging.version import Version
 
 TOP: Final = Path(__file__).parents[1]
 PROJECT: Final = tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS: Final[dict[str, list[str]]] = PROJECT["optional-dependencies"]
 DEPENDENCIES: Final = [Requirement(each) for each in PROJECT["dependencies"]]
 PINS: Final = [
     Requirement(line.partition("#")[0])
@@ -33,6 +35,25 @@ def test_the_oldest_version_allowed_is_one_that_is_tested(dependency: Requiremen
 
 def test_nothing_else_is_pinned() -> None:
     assert {pin.name for pin in PINS} == {dependency.name for dependency in DEPENDENCIES}
+
+
+LOCK: Final = (TOP / "packaging" / "requirements.txt").read_text("utf-8")
+LOCKED: Final = {
+    requirement.name: requirement
+    for requirement in (Requirement(line.rstrip(" \\")) for line in LOCK.splitlines() if re.match(r"[a-z]", line))
+}
+
+
+@pytest.mark.parametrize("dependency", [*DEPENDENCIES, *map(Requirement, EXTRAS["titles"])], ids=str)
+def test_the_lock_has_a_version_that_is_allowed(dependency: Requirement) -> None:
+    (version,) = versions(LOCKED[dependency.name.replace("_", "-")], "==")
+    assert dependency.specifier.contains(version), "make lock chooses anew"
+
+
+def test_the_lock_knows_each_file_by_its_hash_and_no_index() -> None:
+    entries = re.split(r"^(?=[a-z])", re.sub(r"^ *#.*\n", "", LOCK, flags=re.MULTILINE), flags=re.MULTILINE)
+    assert [entry for entry in entries if entry and "--hash=sha256:" not in entry] == []
+    assert "://" not in LOCK
 
 
 def test_python_versions() -> None:
