@@ -18,15 +18,16 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-YOUNG: Final = 700
-"""Objects made and not freed before the youngest generation is looked at: a fraction of a millisecond."""
-MIDDLE: Final = 5
-"""Collections of the youngest generation before one of the middle: that one holds so many times as much."""
+YOUNG: Final = 3_500
+"""Objects made and not freed before the youngest generation is looked at: half a millisecond."""
+MIDDLE: Final = 1
+"""Collections of the youngest generation before one of the middle: what a session is made of would be looked at twice,
+in the one and then in the other, and nearly all of it stays."""
 OLD: Final = 1_000_000_000
 """Collections of the middle generation before one of the oldest: never."""
 
-SESSIONS: Final = 12
-"""That come before the youngest generation is looked at: some 50 objects each, so about :data:`YOUNG`."""
+SESSIONS: Final = 60
+"""That come before both are looked at: some 50 objects each, so about :data:`YOUNG`."""
 
 
 def settle() -> None:
@@ -46,4 +47,4 @@ class Turns:
         """Call it for each."""
         self._came += 1
         if self._came % SESSIONS == 0 and gc.isenabled():
-            gc.collect(1 if self._came % (SESSIONS * MIDDLE) == 0 else 0)
+            gc.collect(1)
