@@ -18,6 +18,7 @@ from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
+from cxfr_proxy.net.transport import tune
 from cxfr_proxy.tasks import Task, isolated, keep_going, once
 
 BACKLOG: Final = 1024
@@ -100,6 +101,14 @@ def bind_shared(
             sock.close()
         raise ConfigError(f"cannot listen on {place[0]} port {place[1]}: {_why(exc)}") from exc
     return shared
+
+
+def tune_accepted(listeners: Iterable[trio.SocketListener], keepalive_timeout: float) -> None:
+    """Have connections that are accepted from now on be tuned already (:func:`.transport.tune`): that takes six calls
+    for each, and Linux hands the options of a listening socket on. Raises ``OSError``."""
+    for listener in listeners:
+        if listener.socket.family != socket.AF_UNIX:
+            tune(listener.socket, keepalive_timeout)
 
 
 def listen_no_more(sockets: Iterable[socket.socket]) -> None:

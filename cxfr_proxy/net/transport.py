@@ -20,11 +20,14 @@ it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, Protocol
+
+from trio.socket import SocketType
 
 from cxfr_proxy.net.close_notify import close_notify
 from cxfr_proxy.net.tls_errors import WANTS, forget_errors
@@ -160,7 +163,7 @@ class PlainTransport(socket.socket):
         transport = cls(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         if family != socket.AF_UNIX:
             try:
-                _tune(transport, keepalive_timeout)
+                tune(transport, keepalive_timeout)
             except OSError:
                 transport.close()
                 raise
@@ -170,12 +173,15 @@ class PlainTransport(socket.socket):
     def adopt(cls, sock: socket.socket, keepalive_timeout: float = 0.0) -> PlainTransport:
         """Take a connected socket over from ``sock``, which is empty afterwards.
 
-        ``keepalive_timeout``: the seconds of :func:`keep_alive`; 0 leaves that to the system. Raises ``OSError``, and
+        ``keepalive_timeout``: the seconds of :func:`tune`; 0 leaves that to the system. Raises ``OSError``, and
         then ``sock`` is still the caller's.
         """
-        if sock.family != socket.AF_UNIX:
-            _tune(sock, keepalive_timeout)
-        transport = cls(fileno=sock.fileno())
+        # A listening socket that is tuned hands its options on, so there is nothing left to do, as a rule.
+        family = sock.family
+        if family != socket.AF_UNIX and not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+            tune(sock, keepalive_timeout)
+        # All four, or the kernel would be asked for three of them.
+        transport = cls(family, socket.SOCK_STREAM, sock.proto, sock.fileno())
         sock.detach()  # only now: nobody would close the descriptor if the line above raised
         transport.setblocking(False)
         return transport
@@ -300,22 +306,37 @@ class TlsTransport(ssl.SSLSocket):
         return self.read, self.write
 
 
-def _tune(sock: socket.socket, keepalive_timeout: float) -> None:
-    # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if keepalive_timeout:
-        keep_alive(sock, keepalive_timeout)
+def tune(sock: socket.socket | SocketType, keepalive_timeout: float) -> None:
+    """Set the options of a TCP connection, or of a listening socket for those that it accepts (Linux hands them on).
+
+    ``keepalive_timeout`` as for :meth:`PlainTransport.adopt`. Raises ``OSError``.
+    """
+    for option, value in _options(keepalive_timeout):
+        sock.setsockopt(*option, value)
 
 
-def keep_alive(sock: socket.socket, seconds: float) -> None:
-    """Have TCP give up a connection whose other end has answered nothing for so many seconds, idle or not (tcp(7)).
+@functools.lru_cache(maxsize=8)
+def _options(seconds: float) -> tuple[tuple[tuple[int, int], int], ...]:
+    """Return the options by which TCP sends at once, and gives up a connection whose other end has answered nothing for
+    so many seconds, idle or not (tcp(7)).
 
     An idle connection is probed after three fifths of the time, and then every tenth: four probes may get lost. Data
     that was sent and is not acknowledged waits no longer than that either (``TCP_USER_TIMEOUT``; by default Linux
     repeats it for 15 minutes).
     """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(seconds * 0.6)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(seconds * 0.1)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+    # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
+    at_once = ((socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
+    if not seconds:
+        return (
+            at_once,
+            ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 0),
+            ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), 0),
+        )
+    return (
+        at_once,
+        ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
+        ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), max(1, round(seconds * 0.6))),
+        ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), max(1, round(seconds * 0.1))),
+        ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 4),
+        ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), round(seconds * 1000)),
+    )

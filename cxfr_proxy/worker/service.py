@@ -22,7 +22,7 @@ from cxfr_proxy import gc_policy
 from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.net.listen import accept
+from cxfr_proxy.net.listen import accept, tune_accepted
 from cxfr_proxy.relay.client_server import ClientServer, SessionWatcher
 from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.live_session import LiveSession
@@ -102,6 +102,7 @@ class Service:
         self._no_time = trio.Event()
         self._parting = Order(Trigger.PROXY_STOP)
         self._tasks: trio.Nursery | None = None
+        self._listeners: Sequence[trio.SocketListener] = ()
         self.leaving = False
         self.stopping = False
 
@@ -109,8 +110,11 @@ class Service:
         """Go by these from now on. Clients that are being moved at the end have the time that they had."""
         self._keep_settings(config)
         self._server.take_settings(config, rules)
+        if not self._listening.cancel_called:  # else they are closed
+            tune_accepted(self._listeners, self._keepalive_timeout)
 
     def _keep_settings(self, config: Config) -> None:
+        self._keepalive_timeout = config.timeouts.keepalive_timeout
         self._sends_home = config.wrong_node is WrongNode.TRANSFER
         self._hard_stop_after = config.timeouts.hard_stop_after
         self._seconds_a_client = config.workers / config.transfer_rate
@@ -122,6 +126,8 @@ class Service:
 
         Return whether some had to be cut. The listeners are closed when it ends.
         """
+        self._listeners = listeners
+        tune_accepted(listeners, self._keepalive_timeout)
         with ExitStack() as held:
             held.callback(self._pump.close)
             for listener in listeners:

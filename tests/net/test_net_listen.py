@@ -21,7 +21,7 @@ from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net import listen
 from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.net.listen import accept, bind, bind_shared, listen_again, listen_no_more
+from cxfr_proxy.net.listen import accept, bind, bind_shared, listen_again, listen_no_more, tune_accepted
 
 
 @contextmanager
@@ -51,6 +51,28 @@ async def test_every_address_takes_both_families() -> None:
 async def test_one_address(host: str) -> None:
     with bound(ListenAddress(host, 0)) as (listener,):
         assert await reach(listener, host) == host
+
+
+async def test_accepted_connections_are_tuned_already(tmp_path: Path) -> None:
+    """Linux hands the options of a listening socket on; a path has none of them."""
+    with bound(ListenAddress("127.0.0.1", 0), ListenAddress("::1", 0)) as listeners:
+        for seconds, hosts in ((150.0, ("127.0.0.1", "::1")), (0.0, ("127.0.0.1", "::1"))):
+            tune_accepted(listeners, seconds)
+            for listener, host in zip(listeners, hosts, strict=True):
+                port = listener.socket.getsockname()[1]
+                async with await trio.open_tcp_stream(host, port), await listener.accept() as accepted:
+                    options = accepted.socket
+                    assert options.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    assert options.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == (seconds > 0)
+                    assert options.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * seconds
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        tune_accepted([trio.SocketListener(trio.socket.from_stdlib_socket(listening(sock)))], 150.0)
+
+
+def listening(sock: socket.socket) -> socket.socket:
+    sock.listen()
+    return sock
 
 
 async def test_several() -> None:
