@@ -213,8 +213,12 @@ class _EventFormatter(logging.Formatter):
         event, fields = self.event_of(record)
         return self.line_of(_Origin(record.created, record.levelno, record.name), event, fields)
 
-    def line_of(self, origin: _Origin, event: str, fields: dict[str, FieldValue]) -> str:
+    def line_of(self, origin: _Origin, event: str, fields: Mapping[str, FieldValue]) -> str:
         """Return the line of an event, not longer than a pipe takes whole."""
+        line = self._whole_line(origin, event, fields)
+        if len(line) <= MAX_VALUE_CHARS:
+            return line  # so is each value
+        fields = _cut(fields)
         line = self._whole_line(origin, event, fields)
         while len(line) >= WHOLE_BYTES // 4 and (size := len(line.encode("utf-8", "replace")) + 1) > WHOLE_BYTES:
             name = max(fields, key=lambda name: len(str(fields[name])))
@@ -238,7 +242,7 @@ class _EventFormatter(logging.Formatter):
         if given is None:
             event, fields = "log", _foreign(record)
         else:
-            event, fields = str(record.msg), _cut(given)
+            event, fields = str(record.msg), dict(given)
         if record.exc_info and record.exc_info[0] is not None:
             fields["exception"] = self.formatException(record.exc_info)[-WHOLE_BYTES:]
         return event, fields
@@ -250,7 +254,7 @@ def _foreign(record: logging.LogRecord) -> dict[str, FieldValue]:
         message = record.getMessage()
     except Exception as exc:  # its arguments don't fit its text, or can't be written
         message = f"{record.msg!r} ({type(exc).__name__})"
-    return _cut({"source": record.name, "message": message})
+    return {"source": record.name, "message": message}
 
 
 class TextFormatter(_EventFormatter):
@@ -304,7 +308,7 @@ class _WriterHandler(logging.Handler):
 
     def write_event(self, logger: str, event: str, level: int, fields: Mapping[str, FieldValue]) -> None:
         """Write one of this program's own events, without a record of it."""
-        self.writer.write(self.formatter.line_of(_Origin(time.time(), level, logger), event, _cut(fields)))
+        self.writer.write(self.formatter.line_of(_Origin(time.time(), level, logger), event, fields))
 
     def _report_lost(self, lines: int) -> str:
         record = logging.LogRecord(_log.name, logging.WARNING, "", 0, "log-lost", None, None)
@@ -338,7 +342,7 @@ class _EventKeeper(logging.Handler):
         event, fields = self._reader.event_of(record)
         if "exception" in fields:
             fields["exception"] = str(fields["exception"]).rstrip().rpartition("\n")[2]
-        details = " ".join(_pairs(fields))
+        details = " ".join(_pairs(_cut(fields)))
         if len(details) > MAX_DETAIL_CHARS:
             details = details[:MAX_DETAIL_CHARS] + "…"
         latest.note(record.created, record.levelno, event, details)

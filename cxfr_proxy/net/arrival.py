@@ -104,7 +104,7 @@ class Arrival(Struct, frozen=True, gc=False):
 
     def is_encrypted(self, transport: Transport) -> bool:
         """Return whether the client has TLS, wherever it ends."""
-        return self.tls_version(transport) is not None
+        return transport.is_encrypted if self.told_tls is None else bool(self.told_tls)
 
     def passed_on(self, transport: Transport, session_id: int) -> ProxiedConnection:
         """Return what a node is told of the connection, which ``transport`` is by now."""

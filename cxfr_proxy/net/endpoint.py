@@ -13,6 +13,9 @@ from cxfr_proxy.net.transport import RECORD_BYTES, PlainTransport, TlsTransport,
 from cxfr_proxy.net.waits import TRIO, Waits
 from cxfr_proxy.spellings import dns_name
 
+_WAIT_READABLE: Final = Verdict.WAIT_READABLE
+_WAIT_WRITABLE: Final = Verdict.WAIT_WRITABLE
+
 MAX_DISCARDED: Final = 65_536
 """Most bytes to throw away. Nothing should come behind ``<starttls/>``; some clients send a few bytes there, none so
 many."""
@@ -36,21 +39,21 @@ class Endpoint:
 
         ``at_once``: they may have arrived already."""
         plain = self._plain()
-        return await self.waits.call(plain, partial(plain.peek_now, most), Verdict.WAIT_READABLE, at_once=at_once)
+        return await self.waits.call(plain, partial(plain.peek_now, most), _WAIT_READABLE, at_once=at_once)
 
     async def skip(self, count: int) -> None:
         """Throw so many bytes away that :meth:`peek` has shown. Before TLS only; always a checkpoint."""
         while count:
             read = partial(self._plain().read_now, count)
-            count -= len(await self.waits.call(self.transport, read, Verdict.WAIT_READABLE, at_once=True))
+            count -= len(await self.waits.call(self.transport, read, _WAIT_READABLE, at_once=True))
 
-    async def server_name(self) -> bytes | None:
+    async def server_name(self, hello: bytes = b"") -> bytes | None:
         """Return the name that the ClientHello asks for, left unread; ``None`` if it has none, or came in several
         pieces.
 
-        Before TLS only.
+        Before TLS only. ``hello``: it was peeked at already.
         """
-        return server_name(await self.peek(RECORD_BYTES, at_once=True))
+        return server_name(hello or await self.peek(RECORD_BYTES, at_once=True))
 
     def has_hung_up(self) -> bool:
         """Return whether the peer will send nothing more than what has arrived."""
@@ -61,9 +64,7 @@ class Endpoint:
     async def receive_some(self) -> bytes:
         """Receive at most :data:`RECORD_BYTES`; empty at the end of the stream. Always a checkpoint."""
         try:
-            return await self.waits.call(
-                self.transport, partial(self.transport.read_now, RECORD_BYTES), Verdict.WAIT_READABLE
-            )
+            return await self.waits.call(self.transport, partial(self.transport.read_now, RECORD_BYTES), _WAIT_READABLE)
         except ssl.SSLZeroReturnError:
             return b""  # raised instead of an empty read once we have ended TLS, too
 
@@ -71,7 +72,7 @@ class Endpoint:
         """Send all of it, as fast as the peer takes it. A checkpoint, unless there is no data."""
         view = memoryview(data)
         while view:
-            sent = await self.waits.call(self.transport, partial(self.transport.write_now, view), Verdict.WAIT_WRITABLE)
+            sent = await self.waits.call(self.transport, partial(self.transport.write_now, view), _WAIT_WRITABLE)
             view = view[sent:]
 
     def discard_received(self) -> bool:
@@ -106,12 +107,14 @@ class Endpoint:
         if server_hostname is not None:
             # Checked here: SSLSocket checks it after it has taken the descriptor over, raises, and leaves that open.
             server_hostname = dns_name(server_hostname)
-        tls = TlsTransport.over(self._plain(), context, server_side=server_side, server_hostname=server_hostname)
+        plain = self._plain()
+        tls = TlsTransport.over(plain, context, server_side=server_side, server_hostname=server_hostname)
+        self.waits.goes_on(plain, tls)
         if client_address is not None:
             tls.client_address = client_address
         self.transport = tls
         # At once: a client speaks first, and a server has seen the first bytes already.
-        await self.waits.call(tls, tls.do_handshake, Verdict.WAIT_READABLE, at_once=True)
+        await self.waits.call(tls, tls.do_handshake, _WAIT_READABLE, at_once=True)
 
     def end_output(self) -> None:
         """Half-close the connection, TLS first. Nothing can be sent any more, and it can be read to its end."""

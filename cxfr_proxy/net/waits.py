@@ -46,6 +46,10 @@ class Waits(Protocol):
         """Wait for nothing, but give up here if that was asked for."""
         ...
 
+    def goes_on(self, before: Transport, after: Transport) -> None:
+        """Note that ``after`` has taken over the descriptor of ``before``, which was not closed in between."""
+        ...
+
     def time_limit(self, seconds: float) -> AbstractContextManager[object]:
         """Raise ``trio.TooSlowError`` if the block takes longer."""
         ...
@@ -84,6 +88,9 @@ class _TrioWaits:
 
     async def check(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    def goes_on(self, before: Transport, after: Transport) -> None:
+        pass
 
     def time_limit(self, seconds: float) -> AbstractContextManager[object]:
         return trio.fail_after(seconds)

@@ -1,8 +1,8 @@
 """Serves clients' connections: each is carried on by the pump while it opens, then as a session, then perhaps anew.
 
 A connection is counted by its address and has its place in the connection limit from the moment it is accepted until it
-is closed, through all that. So these duties, and that of closing the socket, stand in an ``ExitStack`` while it
-opens, and pass to the session when that begins: :meth:`ClientServer.session_over` does for it what the stack does.
+is closed, through all that. So these duties, and that of closing the socket, are kept while it opens (:class:`Duties`),
+and pass to the session when that begins: :meth:`ClientServer.session_over` does for it what they would have done.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from functools import partial
 from typing import Final, Protocol
 
@@ -57,6 +56,35 @@ class SessionWatcher(Protocol):
     def session_event(self, live: LiveSession, event: Event) -> None:
         """Take in what a session has reported."""
         ...
+
+
+class Duties:
+    """The duties towards a connection that ends while it opens: the latest is done first, and each of them whatever
+    becomes of the others. An ``ExitStack`` does the same, and takes 6 µs of a login for it."""
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        self._due: list[Callable[[], object]] = []
+
+    def add(self, duty: Callable[[], object]) -> None:
+        """Have this done in front of those that were added before."""
+        self._due.append(duty)
+
+    def pass_on(self) -> None:
+        """Leave all of them to somebody else."""
+        self._due.clear()
+
+    def __enter__(self) -> Duties:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while self._due:
+                self._due.pop()()
+        finally:
+            if self._due:  # one of them has failed
+                self.__exit__()
 
 
 class ClientServer:
@@ -136,12 +164,12 @@ class ClientServer:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
 
     async def _serve(self, sock: socket.socket, address: object, waits: PumpWaits) -> None:
-        with ExitStack() as duties:
+        with Duties() as duties:
             # Done in the opposite order: a connection gives its place to the next one when its socket is closed.
-            duties.callback(self._limit.leave)
+            duties.add(self._limit.leave)
             with sock:  # closes the socket if adopt() raises; afterwards it is empty, and closing it does nothing
                 endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout), waits)
-            duties.callback(endpoint.close)
+            duties.add(endpoint.close)
             arrival = Arrival.from_socket(address, trio.current_time())
             if self._balancers:
                 told = await self._balancers.who_is_it(endpoint, arrival, waits)
@@ -160,7 +188,7 @@ class ClientServer:
                 )
                 return
             connection = ClientConnection(self._context, endpoint, arrival, waits)
-            duties.callback(self._forget, connection)
+            duties.add(partial(self._forget, connection))
             routed = await connection.accept()
             if routed is not None:
                 waits.release()
@@ -171,20 +199,20 @@ class ClientServer:
 
     async def _serve_again(self, returned: ReturnedConnection, arrival: Arrival, waits: PumpWaits) -> None:
         """Serve a connection that has come back from its session. It was counted when it was accepted."""
-        with ExitStack() as duties:
+        with Duties() as duties:
             endpoint = Endpoint(returned.transport, waits)
-            duties.callback(self._limit.leave)
-            duties.callback(endpoint.close)
-            duties.callback(self._registry.disconnected, arrival.address)
+            duties.add(self._limit.leave)
+            duties.add(endpoint.close)
+            duties.add(partial(self._registry.disconnected, arrival.address))
             connection = ClientConnection(self._context, endpoint, arrival, waits)
             routed = await connection.go_on(returned)
             if routed is not None:
                 waits.release()
                 self._begin_session(routed, endpoint, connection.arrival, duties)
 
-    def _begin_session(self, routed: RoutedStream, client_end: Endpoint, arrival: Arrival, duties: ExitStack) -> None:
+    def _begin_session(self, routed: RoutedStream, client_end: Endpoint, arrival: Arrival, duties: Duties) -> None:
         """Begin a session, which takes over both ends and all duties."""
-        duties.callback(routed.reached.endpoint.close)
+        duties.add(routed.reached.endpoint.close)
         stream, transport = routed.stream, client_end.transport
         session = Session(
             stream.header,
@@ -204,12 +232,12 @@ class ClientServer:
             arrival=arrival,
             listener=self,
         )
-        duties.pop_all()  # the session's from here on: session_over() does each of them
+        duties.pass_on()  # to the session: session_over() does each of them
         live.placed_early = stream.early
         try:
             self._registry.add(live)
         except Exception:
-            # The duties were popped already, so the pump has to do them: by way of session_over().
+            # The duties were passed on already, so the pump has to do them: by way of session_over().
             self._pump.discard(live)
             raise
         self.pings.watch(live)

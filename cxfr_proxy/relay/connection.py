@@ -27,7 +27,7 @@ from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.forwarded import ForwardedClient
 from cxfr_proxy.net.incoming_header import has_arrived, may_begin
 from cxfr_proxy.net.tls_failures import TlsFailure, failure_of
-from cxfr_proxy.net.transport import TransportFault
+from cxfr_proxy.net.transport import RECORD_BYTES, TransportFault
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import ReturnedConnection
 from cxfr_proxy.relay.openings import GivenUp, PumpWaits
@@ -182,9 +182,10 @@ class ClientConnection:
 
     async def _sniff(self) -> BegunStream | None:
         """Find out by the first byte whether the client begins with TLS; ``None`` if it sends nothing."""
-        first = await self._endpoint.peek()
+        seen = await self._endpoint.peek(RECORD_BYTES)
+        first = seen[:1]
         if first == _TLS_HANDSHAKE:
-            return await self._start_tls()
+            return await self._start_tls(hello=seen)
         if may_begin(first) and await has_arrived(self._endpoint):
             raise ClientError(StreamCondition.POLICY_VIOLATION, _STRANGER)
         self._expect_stream()
@@ -282,14 +283,16 @@ class ClientConnection:
         await self._endpoint.send_all(unsent + PROCEED)
         return await self._start_tls(domain, latest)
 
-    async def _start_tls(self, domain: str | None = None, latest: float | None = None) -> BegunStream | None:
-        """Shake hands and expect a new stream; ``None`` if the handshake failed."""
+    async def _start_tls(
+        self, domain: str | None = None, latest: float | None = None, hello: bytes = b""
+    ) -> BegunStream | None:
+        """Shake hands and expect a new stream; ``None`` if the handshake failed. ``hello`` has been peeked at."""
         rules = self._rules
         self._last_words = None  # a stream error in the middle of a handshake would be taken for a broken TLS record
         now = trio.current_time()
         self._waits.deadline = min(latest if latest is not None else math.inf, now + rules.handshake_timeout)
         try:
-            server_name = await self._endpoint.server_name()
+            server_name = await self._endpoint.server_name(hello)
             self.arrival = self.arrival.asking_for(server_name)
             context = rules.tls_context(domain, server_name)
             named = self.arrival.address if self.arrival.via is not None else None

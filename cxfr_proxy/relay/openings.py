@@ -32,7 +32,8 @@ from cxfr_proxy.tasks import Task, report_fault, start_once
 
 T = TypeVar("T")
 
-_EVENTS: Final = {Verdict.WAIT_READABLE: IN, Verdict.WAIT_WRITABLE: OUT}
+_WAIT_READABLE: Final = Verdict.WAIT_READABLE
+_OVER: Final = Verdict.OVER
 
 
 class GivenUp(BaseException):
@@ -108,14 +109,14 @@ class PumpWaits:
     ) -> T:
         """See :class:`Waits`. To read is waited for first: nearly always there is nothing yet, and epoll says it for
         all connections in one call. So a peer that sends fast is one of many in the pump's turns."""
-        if doing is Verdict.WAIT_READABLE and not at_once and not transport.pending():
+        if doing is _WAIT_READABLE and not at_once and not transport.pending():
             await self.ready(transport, doing)
         while True:
             try:
                 return operation()
             except OSError as exc:
                 verdict = transport.judge(exc, doing)
-                if verdict is Verdict.OVER:
+                if verdict is _OVER:
                     raise
             await self.ready(transport, verdict)
             if transport.wants_write:
@@ -123,12 +124,17 @@ class PumpWaits:
 
     async def ready(self, transport: Transport, verdict: Verdict) -> None:
         if self._pending is None:
-            self._watch(transport, _EVENTS[verdict])
+            self._watch(transport, IN if verdict is _WAIT_READABLE else OUT)
             await _suspend()
-        self._raise_pending()
+        if self._pending is not None:
+            self._raise_pending()
 
     async def check(self) -> None:
         self._raise_pending()
+
+    def goes_on(self, before: Transport, after: Transport) -> None:
+        if self._transport is before:
+            self._transport = after  # epoll goes on with it as well
 
     @contextmanager
     def time_limit(self, seconds: float) -> Iterator[None]:

@@ -154,7 +154,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         _on_cut_through(parts, name, piece.data, header)
     elif local == "iq" and may_be_watched(piece.data) and _on_watched_iq(parts, piece.data, header, position):
         return
-    elif parts.withholds and is_stanza:
+    elif is_stanza and parts.withholds:
         parts.pass_stanza_down(piece.data)
     elif parts.state is not _NEGOTIATING and name in USUAL and name != "a":
         parts.pass_down(piece.data)
@@ -306,8 +306,9 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
 
 
 def _report_warnings(parts: Parts) -> None:
-    for warning in parts.negotiation.take_warnings():
-        parts.report(Warned(warning))
+    if parts.negotiation.warnings:
+        for warning in parts.negotiation.take_warnings():
+            parts.report(Warned(warning))
 
 
 def _on_resumable(parts: Parts) -> None:

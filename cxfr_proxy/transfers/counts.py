@@ -81,7 +81,10 @@ class SessionCounts:
     def of_node(self, name: str) -> NodeCounts:
         """Return the node's counts, to read and to change."""
         self._touched.add(name)
-        return self.nodes.setdefault(name, NodeCounts())
+        counts = self.nodes.get(name)
+        if counts is None:
+            counts = self.nodes[name] = NodeCounts()
+        return counts
 
     def take_touched(self) -> dict[str, NodeCounts]:
         """Return the counts of the nodes whose counts may have changed since this was asked last."""

@@ -93,7 +93,6 @@ class Router:
             ranked = rank_to_resume(ranked, holder)
         # Now, since a PROXY header may tell the node.
         session_id = self._registry.new_id()
-        client = arrival.passed_on(waiting.transport, session_id)
         for node in (node for node in ranked if node.name not in silent):
             usable = node.usable
             # Counted from here on, or a burst of logins would all see the same emptiest node.
@@ -103,6 +102,8 @@ class Router:
                     await waiting.waits.in_trio(admit)
                 if usable and not node.usable:
                     continue  # it went down, or its drain began, while the client waited for its turn
+                tells = node.spec.send_proxy is not None
+                client = arrival.passed_on(waiting.transport, session_id) if tells else None
                 try:
                     endpoint = await self._dialer.dial(node.spec, domain, client, waits=waiting.waits)
                 except NodeError as exc:

@@ -141,15 +141,12 @@ def child(element: Element, namespace: str, local: str) -> Element | None:
 
 def stream_header(*, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None) -> bytes:
     """Return an opening tag of a ``jabber:client`` stream (RFC 6120 section 4.7). ``None`` leaves an attribute out."""
-    attributes = "".join(
-        f" {name}={quoted(value)}"
-        for name, value in (("from", from_), ("to", to), ("id", stream_id), ("xml:lang", lang))
-        if value is not None
-    )
-    return (
-        "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
-        f"xmlns:stream='http://etherx.jabber.org/streams' version='1.0'{attributes}>"
-    ).encode()
+    header = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
+    header += " version='1.0'"
+    for name, value in (("from", from_), ("to", to), ("id", stream_id), ("xml:lang", lang)):
+        if value is not None:
+            header += f" {name}={quoted(value)}"
+    return f"{header}>".encode()
 
 
 def stream_error(

@@ -19,6 +19,7 @@ class Connection:
 
     def __init__(self, version: str | None) -> None:
         self._version = version
+        self.is_encrypted = version is not None
 
     def version(self) -> str | None:
         return self._version
