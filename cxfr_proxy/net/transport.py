@@ -178,7 +178,7 @@ class PlainTransport(socket.socket):
         """
         # A listening socket that is tuned hands its options on, so there is nothing left to do, as a rule.
         family = sock.family
-        if family != socket.AF_UNIX and not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+        if family != socket.AF_UNIX and not _is_tuned(sock, keepalive_timeout):
             tune(sock, keepalive_timeout)
         # All four, or the kernel would be asked for three of them.
         transport = cls(family, socket.SOCK_STREAM, sock.proto, sock.fileno())
@@ -313,6 +313,13 @@ def tune(sock: socket.socket | SocketType, keepalive_timeout: float) -> None:
     """
     for option, value in _options(keepalive_timeout):
         sock.setsockopt(*option, value)
+
+
+def _is_tuned(sock: socket.socket, keepalive_timeout: float) -> bool:
+    """Return whether the socket has these options, by the two that differ from the system's."""
+    no_delay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    milliseconds = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    return bool(no_delay) and milliseconds == round(keepalive_timeout * 1000)
 
 
 @functools.lru_cache(maxsize=8)
