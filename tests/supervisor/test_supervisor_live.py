@@ -33,13 +33,7 @@ async def test_what_goes_on_can_be_watched(tmp_path: Path, autojump_clock: MockC
     async with house(tmp_path) as it:
         console = it.supervisor.console
         quiet = await looked_at(it)
-        assert [name for name, rows in quiet.items() if not rows] == [
-            "drains",
-            "roll",
-            "rebalance",
-            "restart",
-            "software",
-        ]
+        assert not any(quiet[name] for name in ("drains", "roll", "rebalance", "restart", "software"))
         assert [row["name"] for row in quiet["nodes"]] == ["node1", "node2"]
         assert len(quiet["workers"]) == quiet["summary"][0]["workers"]
         console.rebalances.begin()
