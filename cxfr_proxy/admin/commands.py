@@ -82,6 +82,10 @@ class Command:
             return bool(given.get("wait"))
         return not any(given.get(name) for name in self.goes_on.unless)
 
+    def changes_something(self, given: Mapping[str, object]) -> bool:
+        """Return whether it does, with these arguments: a plan changes nothing."""
+        return self.mutates and given.get("plan") is not True
+
     def read_arguments(self, given: Mapping[str, object]) -> Arguments:
         """Return all arguments by keyword, checked.
 
@@ -319,7 +323,7 @@ async def execute(
     The caller's role is not looked at here: see :meth:`Role.may`.
     """
     command, given = command_named(name, given)
-    if not command.mutates:
+    if not command.changes_something(given):
         return await _carry_out(console, command, given, report)
 
     async def noted(row: Progress | Note) -> None:

@@ -54,6 +54,7 @@ async def test_an_order_that_is_done(orders: pytest.LogCaptureFixture) -> None:
 
 async def test_looking_is_no_order(orders: pytest.LogCaptureFixture) -> None:
     await execute(FakeConsole().console, OPERATOR, "show", {"what": "nodes"}, _ignore)
+    await execute(FakeConsole().console, OPERATOR, "drain", {"node": "node1", "plan": True}, _ignore)
     assert lines(orders) == []
 
 

@@ -1,5 +1,5 @@
 """The status page: which files there are, what they may do, and that its logic works; a browser is driven by hand
-(``python -m browser``)."""
+(``python -m browser.status_page``)."""
 
 from __future__ import annotations
 

@@ -43,6 +43,18 @@ class Tab:
         result = await self._ask("Runtime.evaluate", expression=script)
         assert "exceptionDetails" not in result, result
 
+    async def value(self, expression: str) -> Any:  # Any: JSON
+        """Return what that is in the page."""
+        result = await self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    async def look_as(self, scheme: str, width: int, height: int) -> None:
+        """Have the page in a window of that size, in a ``light`` or ``dark`` scheme of colours."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        await self._ask("Emulation.setDeviceMetricsOverride", **size)
+        await self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     async def screenshot(self, file: Path) -> None:
         result = await self._ask("Page.captureScreenshot", format="png")
         await trio.Path(file).write_bytes(base64.b64decode(result["data"]))

@@ -453,7 +453,7 @@ test("hundreds of events are drawn once, and a lost token is asked for", async (
   frames[0]();
   assert.ok(element("nodes").textContent.includes("499"));
   assert.equal(element("sessions").textContent, "7");
-  assert.match(element("warnings").textContent, /^Not connected/);
+  assert.match(element("warnings").textContent, /^Nothing is shown without a token. Not connected: this is how it was at /);
   assert.equal(element("connection").textContent, "token needed");
   assert.ok(body.querySelector("dialog").textContent.includes("this token is not known here"));
   assert.equal(sessionStorage.getItem("cxfr-proxy token"), null);

@@ -47,6 +47,7 @@ export class App {
   #isLive = false;
   #role = null;
   #version = null;
+  #why = null; // the proxy shows nothing; null: it does
 
   constructor() {
     this.api = new Api(this.#token);
@@ -140,9 +141,11 @@ export class App {
     let [tone, words] = STATES[state];
     if (state === "refused") {
       this.#role = null;
-      words = detail === null || detail.status === 401 ? "token needed" : "not connected";
-      if (detail !== null) this.#refused(detail);
-    }
+      const lacksToken = detail === null || detail.status === 401;
+      words = lacksToken ? "token needed" : "not connected";
+      this.#why = lacksToken ? "Nothing is shown without a token." : clean(detail.message);
+      if (detail?.status === 401) this.#refused(detail);
+    } else this.#why = null;
     const mark = by("connection");
     attribute(mark, "data-tone", tone);
     text(mark, words);
@@ -152,11 +155,9 @@ export class App {
   }
 
   #refused(refusal) {
-    if (refusal.status === 401) {
-      const had = this.#token.value !== null;
-      this.#token.set(null);
-      this.#askForToken(had ? refusal.message : "");
-    } else this.#notice(clean(refusal.message));
+    const had = this.#token.value !== null;
+    this.#token.set(null);
+    this.#askForToken(had ? refusal.message : "");
   }
 
   #askForToken(why) {
@@ -251,6 +252,7 @@ export class App {
   #drawWarnings(age) {
     const said = [];
     const [row] = this.rows("summary");
+    if (this.#why !== null) said.push(this.#why);
     if (row?.state === "stopping") said.push("The proxy is stopping: it moves its clients away.");
     if (row !== undefined && row.nodes_usable === 0) said.push("No node is ready and up: every login is refused.");
     for (const source of this.rows("source")) {
