@@ -26,6 +26,7 @@ INLINE: Final = re.compile(r"`([^`\n]+)`")
 PARSER: Final = build_parser()
 SHELLS: Final = ("sh", "bash")
 SEPARATORS: Final = frozenset(("|", "||", "&", "&&", ";", "(", ")", "then", "else", "do", "if", "$"))
+FILE_COMMANDS: Final = ("ln", "cp", "install")
 OPENINGS: Final = ("[", "…", "...")
 """A synopsis is no command line: it has optional parts, or leaves some out."""
 EXAMPLES: Final = {"ROLE": "operate", "SHELL": "bash"}
@@ -40,7 +41,7 @@ def lines_of(page: Path) -> Iterator[str]:
         for line in whole.splitlines():
             words = line.strip()
             if language == "console":
-                if words.startswith("$ "):
+                if words.startswith(("$ ", "# ")):  # the prompts of a user's shell, and of root's
                     yield words[2:]
             elif language in SHELLS:
                 yield words
@@ -56,12 +57,15 @@ def commands_in(line: str) -> Iterator[list[str]]:
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] | None = None
+    first = ""
     for word in [*lexer, ";"]:
         if word in SEPARATORS or set(word) <= set("<>&|;()"):
-            if words is not None:
+            if words is not None and first not in FILE_COMMANDS:
                 yield words
-            words = None
-        elif words is not None:
+            words, first = None, ""
+            continue
+        first = first or word
+        if words is not None:
             words.append(word)
         elif word.rpartition("/")[2] == PROGRAM and not word.startswith("."):
             words = []
@@ -137,6 +141,7 @@ def bare(text: str) -> str:
         ("source <(cxfr-proxy completion bash)", 1),
         ("pip install 'cxfr-proxy[titles]'", 0),
         ("systemctl stop cxfr-proxy.socket", 0),
+        ("ln -s /opt/bin/cxfr-proxy /usr/bin/ && cxfr-proxy --version", 1),
     ],
 )
 def test_commands_are_found_in_lines(line: str, expected: int) -> None:
