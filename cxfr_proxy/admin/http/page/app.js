@@ -23,6 +23,8 @@ const NOTHING_YET = { rows: [], at: 0 };
 const by = (id) => document.getElementById(id);
 const now = () => performance.now() / 1000;
 
+const newRates = () => ({ nodes: new Rates(), workers: new Rates(), left: new Rates(), logins: new RateOf(), moved: new RateOf() });
+
 const STATES = {
   connecting: ["busy", "connecting"],
   live: ["good", "live"],
@@ -34,7 +36,7 @@ const STATES = {
 /** The page as a whole. */
 export class App {
   #topics = new Map();
-  #rates = { nodes: new Rates(), workers: new Rates(), left: new Rates(), logins: new RateOf(), moved: new RateOf() };
+  #rates = newRates();
   #token = new Token();
   #connection;
   #views;
@@ -112,6 +114,7 @@ export class App {
       this.#role = data.role;
       if (this.#version !== null && this.#version !== data.version) this.#notice("The proxy has another version now: load this page again.");
       this.#version = data.version;
+      this.#rates = newRates(); // counts begin anew where the proxy has
       text(by("version"), data.version);
       text(by("who"), `${clean(data.name)} (${clean(data.role)})`);
       return;
