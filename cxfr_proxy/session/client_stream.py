@@ -39,7 +39,7 @@ from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import client_identity
 from cxfr_proxy.xmpp.opening.header import read_header
 from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
-from cxfr_proxy.xmpp.stream_management import element_of
+from cxfr_proxy.xmpp.stream_management import is_request
 
 _NEGOTIATING: Final = State.NEGOTIATING
 _READ: Final = Incoming.READ
@@ -238,7 +238,7 @@ def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
     """Deal with a stanza that wants a look: it holds the watched bytes, or a transfer runs, or the node is gone."""
     if may_be_watched(data) and _take_answer(parts, data, position):
         return
-    asks = name == "r" and element_of(data, parts.client.header.context) is not None
+    asks = name == "r" and is_request(data, parts.client.header.context)
     if parts.node_listens and asks:
         parts.pass_request_up(data)
     elif parts.node_listens and name in STANZAS:

@@ -23,6 +23,7 @@ stream at all times, is not looked at at all.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -36,6 +37,9 @@ MODULUS: Final = 2**32
 """Counts wrap around here, XEP-0198 section 4. As with serial numbers, a count that is ahead by less than half is
 later."""
 NAMESPACES: Final = (names.SM, names.SM2)
+# Nearly all are written so, and come behind every few stanzas: parsing them takes longer than all the rest.
+_USUAL_REQUEST: Final = re.compile(rb"<r xmlns=(['\"])urn:xmpp:sm:[23]\1 ?/>")
+_USUAL_ACK: Final = re.compile(rb"<a xmlns=(['\"])urn:xmpp:sm:[23]\1 h=(['\"])([0-9]{1,10})\2 ?/>")
 _ANY: Final = tuple(stanza.qualified(namespace, "*") for namespace in NAMESPACES)
 
 
@@ -402,8 +406,17 @@ def element_of(data: bytes, context: bytes) -> Element | None:
 
 def h_of(data: bytes, context: bytes) -> int | None:
     """Return the count in such an element; ``None`` as well if it has none."""
+    usual = _USUAL_ACK.fullmatch(data)
+    if usual is not None:
+        h = int(usual[3])
+        return h if h < MODULUS else None
     element = element_of(data, context)
     return read_h(element) if element is not None else None
+
+
+def is_request(data: bytes, context: bytes) -> bool:
+    """Return whether an element called ``<r/>``, with any prefix, is the one of XEP-0198."""
+    return _USUAL_REQUEST.fullmatch(data) is not None or element_of(data, context) is not None
 
 
 def read_h(element: Element) -> int | None:

@@ -13,6 +13,7 @@ resets connections between the proxy and the nodes instead.
 crowd   the clients, a process of them: pairs that write numbered messages to each other, and the watcher
 scene   servers, proxy, crowds
 run     one run: the drain, and the stop
-cuts    the other command: connections are reset
+cuts    another command: connections are reset
+cost    another command: what node-stream-management costs
 ======= ==============================================================================================
 """

@@ -42,7 +42,8 @@ def main() -> int:
     given = parser.parse_args()
     machine.raise_descriptor_limit()
     by_cut, options = given.by == "cut", tuple(given.proxy_option)
-    setting = Setting(given.sessions, given.workers, given.counting, by_cut, options=options)
+    stands_in = given.counting < 1 and not by_cut
+    setting = Setting(given.sessions, given.workers, given.counting, by_cut, stands_in, options=options)
     terms = Terms(setting, given.rate, given.interval)
     with tempfile.TemporaryDirectory(prefix="cxfr-unnoticed-") as folder:
         figures = trio.run(play, Path(folder), terms)

@@ -150,7 +150,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     machine.raise_descriptor_limit()
-    setting = Setting(given.sessions, workers=1, counting=0.5, tapped=True)
+    setting = Setting(given.sessions, workers=1, counting=0.5, stands_in=True, tapped=True)
     cuts = Cuts(given.cuts, given.every, given.again, given.interval)
     with tempfile.TemporaryDirectory(prefix="cxfr-cuts-") as folder:
         harm = trio.run(play, Path(folder), setting, cuts)

@@ -39,12 +39,14 @@ _LOGINS_AT_ONCE: Final = 32
 @dataclass(frozen=True, slots=True)
 class Setting:
     """``counting``: the share of clients with XEP-0198 of their own. ``by_cut``: the nodes do not let the proxy take
-    sessions. ``tapped``: taps stand between the proxy and the nodes. ``options`` are more settings of the proxy's."""
+    sessions. ``stands_in``: the proxy speaks XEP-0198 in the place of those without. ``tapped``: taps stand between
+    the proxy and the nodes. ``options`` are more settings of the proxy's."""
 
     sessions: int
     workers: int
     counting: float = 1.0
     by_cut: bool = False
+    stands_in: bool = False
     tapped: bool = False
     options: tuple[str, ...] = ()
 
@@ -82,7 +84,6 @@ async def open_scene(folder: Path, setting: Setting) -> AsyncIterator[Scene]:
             ports, door_ports = [tap.port for tap in taps[:2]], [tap.port for tap in taps[2:]]
         options = ["resume=shared"] * 2 if setting.by_cut else doors.options(authority, door_ports)
         lines = [f"node{n} {HOST}:{ports[n - 1]} {options[n - 1]}" for n in (1, 2)]
-        stands_in = setting.tapped or (setting.counting < 1 and not setting.by_cut)
         proxy = await stack.enter_async_context(
             open_proxy(
                 folder,
@@ -90,7 +91,7 @@ async def open_scene(folder: Path, setting: Setting) -> AsyncIterator[Scene]:
                 authority.issue(DOMAIN, HOST),
                 options=[
                     *("--workers", str(setting.workers), "--connections-per-address", "none", "--starttls", "optional"),
-                    *("--node-stream-management", "on" if stands_in else "off"),
+                    *("--node-stream-management", "on" if setting.stands_in else "off"),
                     *doors.settings,
                     *setting.options,
                 ],

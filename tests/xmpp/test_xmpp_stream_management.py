@@ -7,6 +7,7 @@ the proxy does to the streams, and in the end nothing is lost and nothing was se
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,7 +20,15 @@ from lxml import etree
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing.framer import WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane
-from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption, StreamManagement
+from cxfr_proxy.xmpp.stream_management import (
+    NAMESPACES,
+    Counters,
+    Flow,
+    Resumption,
+    StreamManagement,
+    h_of,
+    is_request,
+)
 
 HEADER: Final = b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 HISTORIES: Final = 10_000
@@ -459,3 +468,24 @@ def test_ten_thousand_histories_without_a_wrong_count() -> None:
         asked += len(history.answers)
         forged += len(history.refused)
     assert min(resumed, asked, forged) > HISTORIES / 4, "they were too dull to prove anything"
+
+
+@pytest.mark.parametrize("namespace", [SM, "urn:xmpp:sm:2", "urn:other", "urn:xmpp:sm:4"])
+@pytest.mark.parametrize("h", ["0", "7", "0012", str(2**32 - 1), str(2**32), "99999999999", "-1", "x", ""])
+@pytest.mark.parametrize("end", ["/>", " />", "></a>"])
+def test_words_that_are_written_as_usual_are_read_like_all_others(namespace: str, h: str, end: str) -> None:
+    known, count = namespace in NAMESPACES, int(h) if h.isdecimal() and len(h) <= 10 and int(h) < 2**32 else None
+    for one, other in itertools.product("\"'", repeat=2):
+        spellings = (
+            f"<a xmlns={one}{namespace}{one} h={other}{h}{other}{end}",
+            f"<a h={other}{h}{other} xmlns={one}{namespace}{one}{end}",
+        )
+        for written in spellings:
+            assert h_of(written.encode(), HEADER) == (count if known else None)
+    request = f"<r xmlns='{namespace}'{end.replace('a', 'r')}"
+    assert is_request(request.encode(), HEADER) is known
+
+
+def test_a_quote_ends_where_it_began() -> None:
+    assert h_of(b"<a xmlns='urn:xmpp:sm:3\" h=\"5'/>", HEADER) is None
+    assert not is_request(b"<r xmlns='urn:xmpp:sm:3\" x=\"'/>", HEADER)
