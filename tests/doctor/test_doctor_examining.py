@@ -32,7 +32,9 @@ from cxfr_proxy.doctor.judgement import judge
 ACCOUNT = Account(USER, DOMAIN, PASSWORD)
 CONFIG = Config(
     domain=(DOMAIN,),
-    timeouts=Timeouts(node_connect_timeout=20.0, tls_handshake_timeout=20.0, node_greeting_timeout=20.0),
+    timeouts=Timeouts(
+        node_connect_timeout=20.0, tls_handshake_timeout=20.0, node_greeting_timeout=20.0, negotiation_timeout=60.0
+    ),
 )
 FEATURES = offering("SCRAM-SHA-1", "PLAIN")
 

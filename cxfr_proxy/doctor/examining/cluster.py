@@ -31,8 +31,6 @@ _AT_A_TIME: Final = 50
 _MOST_ELEMENT: Final = 65_536
 """Longest element that is read of a node: features have three kilobytes."""
 _MOST_DEPTH: Final = 32
-_LOGIN_SECONDS: Final = 20.0
-"""For a login, a few questions, and a goodbye."""
 
 
 @dataclass
@@ -72,7 +70,10 @@ async def examine(config: Config, specs: Sequence[NodeSpec], account: Account | 
     seen = SessionsSeen()
     tokens: list[TokenFacts] = []
     if account is not None:
-        doors, places = Doors(dialer, limits, account, _LOGIN_SECONDS), list(_places(found, account))
+        doors, places = (
+            Doors(dialer, limits, account, config.timeouts.negotiation_timeout),
+            list(_places(found, account)),
+        )
         seen = await SessionRound(doors, [place for place, _ in places]).run()
         tokens = await try_tokens(doors, places)
     listening = listening_sockets()
