@@ -18,6 +18,7 @@ from cxfr_proxy.admin.reloads import ReloadPart
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.net.tls_failures import TlsFailure
 from cxfr_proxy.session.commands import Outcome, Side
+from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -50,6 +51,7 @@ VALUES: Final[dict[tuple[str, str], set[str]]] = {
     ("cxfr_transfer_attempts_total", "outcome"): {str(each) for each in Outcome},
     ("cxfr_received_bytes_total", "side"): {side.name.lower() for side in Side},
     ("cxfr_reload_successful", "what"): {str(each) for each in ReloadPart},
+    ("cxfr_transfer_attempts_total", "rung"): {str(each) for each in Rung},
     ("cxfr_connections_refused_total", "reason"): {StreamCondition.REMOTE_CONNECTION_FAILED},
     ("cxfr_workers", "state"): {"starting", "up", "leaving", "stopping", "waiting", "gone"},
 }
@@ -176,6 +178,13 @@ def test_a_panel_asks_for_what_there_is(panel: dict[str, Any]) -> None:
         left = GROUPED.findall(target["expr"])
         labels = set(re.split(r"[,\s]+", left[-1])) if left else labels_of("", SERIES[series(target["expr"])[0]])
         assert shown <= labels, "a legend names a label that the query keeps"
+
+
+def test_queries_on_pages_ask_for_what_there_is() -> None:
+    page = (ROOT / "docs" / "http.md").read_text("utf-8")
+    shown = re.findall(r"^(?:sum|rate|increase|topk)\b.*?(?=  +#|$)", page, re.MULTILINE)
+    assert len(shown) > 2
+    assert [fault for query in shown for fault in faults(query)] == []
 
 
 def test_panels_stand_beside_each_other() -> None:

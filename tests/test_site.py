@@ -68,7 +68,10 @@ def read_otherwise(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_is_read_alike(page: Path) -> None:
-    assert list(read_otherwise(page.read_text("utf-8"))) == []
+    wrong = list(read_otherwise(page.read_text("utf-8")))
+    assert wrong == [], (
+        "in a list, indent what comes behind an empty line by four, and leave a line before the next item"
+    )
 
 
 @pytest.mark.parametrize(
