@@ -25,6 +25,8 @@ CLIENT_BYTES: Final = 16_384
 """Most bytes that are read from a client at once. Each element of them may want a look, and the shortest (``<a/>``) has
 four."""
 
+_CLIENT: Final = Side.CLIENT
+
 Decide = Callable[[float], Sequence[SessionCommand]]
 """A method of the session's that is told the time, on the pump's clock in seconds."""
 
@@ -57,7 +59,7 @@ class Leg:
         self.side = side
         self.transport = transport
         self.fd = transport.fileno()  # -1: the pump has closed it, or given it back
-        self.read_size = CLIENT_BYTES if side is Side.CLIENT else NODE_BYTES
+        self.read_size = CLIENT_BYTES if side is _CLIENT else NODE_BYTES
         self.interest = 0  # what epoll was told; 0: not registered
         self.connected: Framer | None = None  # what the switchboard scans with
         self.unsent = bytearray()
@@ -198,18 +200,18 @@ class LiveSession:
     @property
     def tls_version(self) -> str | None:
         """See :meth:`cxfr_proxy.net.arrival.Arrival.tls_version`."""
-        return self.arrival.tls_version(self.legs[Side.CLIENT].transport)
+        return self.arrival.tls_version(self.legs[_CLIENT].transport)
 
     @property
     def websocket(self) -> WebSocketTransport | None:
         """The client's connection, if it is a WebSocket and still this session's."""
-        transport = self.legs[Side.CLIENT].transport
-        return transport if isinstance(transport, WebSocketTransport) and self.legs[Side.CLIENT].fd >= 0 else None
+        transport = self.legs[_CLIENT].transport
+        return transport if isinstance(transport, WebSocketTransport) and self.legs[_CLIENT].fd >= 0 else None
 
     @property
     def is_websocket(self) -> bool:
         """Whether the client came by WebSocket."""
-        return isinstance(self.legs[Side.CLIENT].transport, WebSocketTransport)
+        return isinstance(self.legs[_CLIENT].transport, WebSocketTransport)
 
     @property
     def transport_name(self) -> str:
@@ -252,7 +254,7 @@ class LiveSession:
 
     def lose_client(self) -> None:
         """Go on as if the client's connection had broken."""
-        self._driver.drive(self, partial(self.session.eof, Side.CLIENT))
+        self._driver.drive(self, partial(self.session.eof, _CLIENT))
 
     def start(self) -> None:
         """Begin. From here on the pump does all, until the session is over."""

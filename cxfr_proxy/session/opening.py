@@ -19,6 +19,7 @@ from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
 _DUE: Final = Features.DUE
 _PROXYS: Final = Features.PROXYS
+_SEEN: Final = Features.SEEN
 
 MAX_SILENT: Final = 2
 """Nodes that may fail to greet a client before the client is refused."""
@@ -111,7 +112,7 @@ class Opening:
 
     def see_features(self) -> None:
         """Note that the client has features from here on: the node's, or those that it has seen before."""
-        self.features = follow(FEATURES, self.features, Features.SEEN)
+        self.features = follow(FEATURES, self.features, _SEEN)
 
     def take_answer(self) -> bytes:
         """Return the answer that waited for the features; empty where there is none."""
