@@ -84,7 +84,7 @@ async def test_it_goes_on_where_its_socket_can_be_read() -> None:
 
 async def test_a_peer_that_does_not_read_is_waited_for() -> None:
     async with world() as it:
-        data = bytes(4 << 20)
+        data = bytes(16 << 20)  # a socket that is not read takes nearly 4 MB
 
         async def send(waits: PumpWaits) -> None:
             endpoint = it.endpoint(waits)
