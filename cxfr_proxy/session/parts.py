@@ -479,13 +479,13 @@ class Parts:
         accounting = self.accounting
         # "Counting" begins with <enable/>: the node may confirm it, and then the stanza has counted.
         counted = accounting.management.counting and self.state is not _NEGOTIATING
-        if not self.client.writable:
-            pass  # it has its last bytes, and this is sent again when it resumes; the node may even repeat itself
-        elif counted:
+        # A client that has its last bytes will get this again when it resumes. The node may be repeating itself by now,
+        # so the position says nothing.
+        if self.client.writable and counted:
             self.send(
                 _CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.surroundings.new_token)
             )
-        else:
+        elif self.client.writable:
             self.swallow_down(position)
         if reply is not None and self.node.writable:
             # Without a reply the client's answer goes to the node, which has no use for it, but counts it.
