@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import trio
 from fake_workers import House, house
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.admin.http.live import LiveView
 from cxfr_proxy.admin.http.topics import TOPICS
-from cxfr_proxy.ipc.messages import WorkerCounts
+from cxfr_proxy.ipc.messages import Ask, WorkerCounts
 from cxfr_proxy.transfers.counts import NodeCounts
 
 
@@ -53,11 +53,12 @@ async def test_what_goes_on_can_be_watched(tmp_path: Path, autojump_clock: MockC
 async def test_counts_are_those_that_workers_have_reported(tmp_path: Path, autojump_clock: MockClock) -> None:
     """None of them is asked."""
     async with house(tmp_path) as it:
+        await wait_all_tasks_blocked()  # what they are told at the beginning has come, and their answers
         for link in it.supervisor.workers:
             link.counts = WorkerCounts(sessions=3, connections=4, nodes={"node1": NodeCounts(sessions=3)})
-        asked = [len(worker.heard) for worker in it.all]
+        asked = [worker.of(Ask) for worker in it.all]
         found = await looked_at(it)
-        assert [len(worker.heard) for worker in it.all] == asked
+        assert [worker.of(Ask) for worker in it.all] == asked
         workers = len(it.all)
         assert (found["summary"][0]["sessions"], found["summary"][0]["connections"]) == (3 * workers, 4 * workers)
         assert found["nodes"][0]["sessions"] == 3 * workers
