@@ -98,6 +98,16 @@ async def ask(it: World, asked: Asked) -> tuple[int, Any]:
         return response.status_code, json.loads(await client.rest())
 
 
+async def ask_all_workers(it: World, asked: Asked) -> Any:
+    """Ask until no worker owes an answer, which a machine may be slow to let it give."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        while True:
+            status, found = await ask(it, asked)
+            if not any("has not answered" in note for note in found.get("notes", ())):
+                assert status == 200, found
+                return found
+
+
 def order(secret: str, path: str, **given: object) -> Asked:
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
     return Asked("POST", f"/api/v1/{path}", headers, json.dumps(given).encode())
@@ -160,6 +170,10 @@ async def try_examples(it: World, secret: str) -> None:
     seen = set()
     for words in examples():
         asked = read_curl(words, secret, session)
+        if "/show/" in asked.target:
+            assert (await ask_all_workers(it, asked)).keys() == {"result", "notes"}
+            seen.add((asked.method, "application/json"))
+            continue
         async with connected(it) as client:
             response = await client.send(asked)
             assert response.status_code == 200, words
@@ -180,8 +194,8 @@ async def test_an_operator_by_http(tmp_path: Path, certificate: DemoCertificate)
     flags = ("--http", "127.0.0.1:0", "--http-tokens", str(tokens.path), "--transfer-rate", "1000")
     async with world(tmp_path, certificate, *flags) as it:
         await it.log_in(6)
-        status, found = await ask(it, look(viewer, "show/sessions?limit=4"))
-        assert (status, len(found["result"])) == (200, 4)
+        found = await ask_all_workers(it, look(viewer, "show/sessions?limit=4"))
+        assert len(found["result"]) == 4
         assert found["notes"] == ["4 of 6 sessions are shown"]
         assert (await ask(it, order(viewer, "drain", node="node1")))[0] == 403
         assert (await ask(it, order("cxfr_unknown", "drain", node="node1")))[0] == 401
