@@ -28,6 +28,7 @@ NAMES: Final = (
     "admission",
     "sockets",
     "drain",
+    "upgrade",
     "nodes",
 )
 

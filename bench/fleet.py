@@ -138,7 +138,7 @@ def bottleneck(shares: Used, cores: int) -> str:
 
 class Fleet:
     """Everything that runs. ``nodes_file`` is the proxy's, without the nodes that come later, whose lines ``others``
-    are; its log is ``proxy.said``.
+    are; its log is ``proxy.said``, and clients connect to ``port``.
     """
 
     def __init__(
@@ -150,8 +150,10 @@ class Fleet:
         nodes_file: Path,
         control: Path,
         others: str,
+        port: int,
     ) -> None:
         self._setup = setup
+        self.port = port
         self.proxy = proxy
         self.crowds = Crowds(crowds)
         self._on_load_core = [*crowds, *(nodes if setup.cores.shared else ())]
@@ -189,7 +191,7 @@ class Fleet:
 
     def drain(self, rate: float) -> JsonObject:
         """Drain ``a`` at ``rate`` clients a second until it is empty: the last row of ``drain --wait --json``."""
-        lines = self._command("drain", "a", "--wait", "--json", "--rate", f"{rate:g}").splitlines()
+        lines = self.order("drain", "a", "--wait", "--json", "--rate", f"{rate:g}").splitlines()
         row: JsonObject = json.loads(lines[-1])
         return row
 
@@ -198,10 +200,11 @@ class Fleet:
         return sum(map(int, _LATE.findall(self.proxy.said.read_text("utf-8", "replace"))))
 
     def _show(self, what: str) -> list[JsonObject]:
-        rows: list[JsonObject] = json.loads(self._command("show", what, "--json"))
+        rows: list[JsonObject] = json.loads(self.order("show", what, "--json"))
         return rows
 
-    def _command(self, *words: str) -> str:
+    def order(self, *words: str) -> str:
+        """Give the proxy a command; return what it says. Raises :class:`Failed`."""
         command = [PYTHON, "-m", "cxfr_proxy", *words, "--control", str(self._control)]
         with programs.on_core(self._setup.cores.load):
             done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=programs.ROOT)
@@ -224,7 +227,7 @@ def fleet(setup: Setup, sessions: int, *, refusing: float = 0.0) -> Iterator[Fle
         proxy = stack.enter_context(relays.started("proxy", command, setup))
         programs.wait_for("listening", proxy, lambda: programs.accepts(port))
         crowds = [stack.enter_context(crowd(setup, port, at, refusing)) for at in range(processes)]
-        yield Fleet(setup, proxy, crowds, nodes, nodes_file, control, "".join(others))
+        yield Fleet(setup, proxy, crowds, nodes, nodes_file, control, "".join(others), port)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Protocol
 
@@ -25,6 +26,8 @@ from cxfr_proxy.net.connection_limit import raise_descriptor_limit
 from cxfr_proxy.net.inherited import InheritedSockets, given_by_service_manager
 from cxfr_proxy.process_title import name_process
 from cxfr_proxy.service_manager import ServiceManager
+from cxfr_proxy.supervisor.predecessor import Predecessor
+from cxfr_proxy.supervisor.successor import Program
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.tasks import Task, isolated, start
 from cxfr_proxy.worker.in_process import InProcessWorkers
@@ -39,7 +42,8 @@ class Proxy:
 
     ``console`` is what an operator can get at; ``addresses`` are the clients' sockets once it runs. ``source``
     is where the settings come from; ``None``: from nowhere that could change. ``inherited`` sockets are used where they
-    fit the settings; ``manager`` is told how the proxy is.
+    fit the settings; ``manager`` is told how the proxy is. ``predecessor`` is the one whose place it takes, ``program``
+    what is started to take its place; ``None``: it can't be replaced.
     """
 
     def __init__(
@@ -48,14 +52,16 @@ class Proxy:
         source: ConfigSource | None = None,
         inherited: InheritedSockets | None = None,
         manager: ServiceManager | None = None,
+        predecessor: Predecessor | None = None,
+        program: Program | None = None,
     ) -> None:
         self._here = InProcessWorkers()
         launcher = self._here if config.workers == 1 else WorkerProcesses()
-        self.supervisor = Supervisor(config, launcher, source, inherited, manager)
+        self.supervisor = Supervisor(config, launcher, source, inherited, manager, predecessor, program)
         self.console = self.supervisor.console
         self.stop = self.supervisor.stop
         self.reload_on_signal = self.supervisor.reload_on_signal
-        self.restart_on_signal = self.supervisor.restart_on_signal
+        self.upgrade_on_signal = self.supervisor.upgrade_on_signal
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -90,20 +96,25 @@ class Stoppable(Protocol):
 
     def reload_on_signal(self) -> None: ...
 
-    def restart_on_signal(self) -> None: ...
+    def upgrade_on_signal(self) -> None: ...
 
 
-def run(config: Config, source: ConfigSource | None = None) -> int:
+def run(config: Config, source: ConfigSource | None = None, handover: socket.socket | None = None) -> int:
     """Serve until a signal ends it; the exit code. Raises :class:`ConfigError` where it can't begin.
 
-    ``source`` is where the settings come from; ``None``: from nowhere that could change.
+    ``source`` is where the settings come from; ``None``: from nowhere that could change. ``handover`` is the channel to
+    the proxy whose place this one takes; ``None``: there is none.
     """
     inherited = given_by_service_manager(os.environ, os.getpid())
     manager = ServiceManager.of_environment(os.environ, os.getpid())
+    program = Program.running(manager.variables)
     name_process("cxfr-proxy")
     raise_descriptor_limit()
+    predecessor = Predecessor(handover) if handover is not None else None
+    if predecessor is not None:
+        inherited = predecessor.for_clients
     try:
-        return trio.run(_serve, config, source, inherited, manager)
+        return trio.run(_serve, partial(Proxy, config, source, inherited, manager, predecessor, program))
     except BaseExceptionGroup as group:
         raise only(group) from group
 
@@ -119,10 +130,8 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return leaf
 
 
-async def _serve(
-    config: Config, source: ConfigSource | None, inherited: InheritedSockets, manager: ServiceManager
-) -> int:
-    proxy = Proxy(config, source, inherited, manager)
+async def _serve(assemble: Callable[[], Proxy]) -> int:
+    proxy = assemble()
     gc_policy.settle()
     with trio.open_signal_receiver(*signals.ALL) as received:
         signals.release()
@@ -137,14 +146,14 @@ async def _serve(
 
 
 async def _take_signals(proxy: Stoppable, received: AsyncIterator[int], everything: trio.CancelScope) -> None:
-    """TERM and INT: leave in good order; the second time, at once. HUP: read the files again. USR2: new workers."""
+    """TERM and INT: leave in good order; the second time, at once. HUP: read the files again. USR2: a new process."""
     asked_to_stop = False
     async for number in received:
         with isolated(Task.SIGNAL, signal=signal.Signals(number).name):
             if number == signal.SIGHUP:
                 proxy.reload_on_signal()
             elif number == signal.SIGUSR2:
-                proxy.restart_on_signal()
+                proxy.upgrade_on_signal()
             elif number == signal.SIGUSR1:  # by default it would kill the proxy
                 emit(_log, "signal-ignored", signal="SIGUSR1", reason="it means nothing to this program")
             elif asked_to_stop:

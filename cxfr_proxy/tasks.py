@@ -76,6 +76,7 @@ class Task(StrEnum):
     STATE = "state"
     TELLING = "telling"
     TIMERS = "timers"
+    UPGRADE = "upgrade"
     USER_MAP = "user-map"
     VACANCY = "vacancy"
     WORKER = "worker"

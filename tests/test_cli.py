@@ -122,7 +122,8 @@ def test_serving_hands_over_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path
     served: list[Config] = []
     logs: list[tuple[object, ...]] = []
 
-    def run(config: Config, source: ConfigSource) -> int:
+    def run(config: Config, source: ConfigSource, handover: object) -> int:
+        assert handover is None
         served.append(config)
         assert source.read() == config
         return 7

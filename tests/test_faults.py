@@ -55,6 +55,7 @@ from cxfr_proxy.supervisor.rolling_restart import RollingRestart
 from cxfr_proxy.supervisor.rolls import Rolls
 from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.state_keeper import StateKeeper
+from cxfr_proxy.supervisor.successor import Upgrades
 from cxfr_proxy.supervisor.user_list import UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
@@ -257,7 +258,7 @@ async def a_signal(world: World) -> None:
             obeyed.append("reload")
             raise Defect
 
-        def restart_on_signal(self) -> None:
+        def upgrade_on_signal(self) -> None:
             obeyed.append("restart")
 
     async def signals() -> AsyncGenerator[int, None]:
@@ -459,7 +460,7 @@ CASES: Final[dict[Task, Case]] = {
     ),
     Task.REPORT: reports,
     Task.RESTART: partial(
-        in_the_supervisor, owner=RollingRestart, name="_replace", ask=lambda it: it.supervisor.restart_on_signal()
+        in_the_supervisor, owner=RollingRestart, name="_replace", ask=lambda it: it.supervisor.console.workers.restart()
     ),
     Task.ROLL: partial(in_the_supervisor, owner=Rolls, name="_look", ask=roll),
     Task.SEND_OFF: the_end,
@@ -474,6 +475,7 @@ CASES: Final[dict[Task, Case]] = {
     ),
     Task.TELLING: partial(from_the_start, owner=NodeUpdates, name="batch"),
     Task.TIMERS: timers,
+    Task.UPGRADE: partial(from_the_start, owner=Upgrades, name="run"),
     Task.USER_MAP: partial(from_the_start, owner=UserList, name="watch"),
     Task.VACANCY: partial(from_the_start, owner=Vacancy, name="_look"),
     Task.WORKER: a_worker,

@@ -15,6 +15,7 @@ clients       clients, found, looked at and kicked
 filters       which of many are shown
 pins          users whom an operator wants on a certain node
 workers       workers, as an operator sees and replaces them
+upgrades      the replacement of the proxy itself
 parts         what these need of the proxy that stands above this room, as protocols
 latest_events the latest events of the log that are worth showing
 history       the last hour in numbers; transfers by software

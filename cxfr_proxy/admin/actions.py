@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Raw
@@ -32,6 +33,7 @@ from cxfr_proxy.admin.rows import (
     Returning,
     RollPlan,
     RollProgress,
+    UpgradeProgress,
 )
 from cxfr_proxy.errors import ConfigError
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:  # the command line reads the table of commands, and starts fa
     from cxfr_proxy.admin.pins import PinControl
     from cxfr_proxy.admin.rebalances import RebalanceControl
     from cxfr_proxy.admin.rolls import RollControl
+    from cxfr_proxy.admin.upgrades import UpgradeControl
     from cxfr_proxy.admin.workers import WorkerControl
     from cxfr_proxy.config.values import PeerNetwork
 
@@ -50,7 +53,7 @@ ReportProgress = Callable[[Progress | Note], Awaitable[None]]
 """Send progress, or a note on the answer, to the command line that waits. May block, and may raise once nobody waits
 any more."""
 
-_P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress, RollProgress)
+_P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress, RollProgress, UpgradeProgress)
 _E = TypeVar("_E", bound=EventRow)
 
 
@@ -242,6 +245,11 @@ async def restart_workers(
     if wait:
         return await _watch(workers.follow(), report, "the workers were replaced before it could be watched")
     return MessageRow("the workers are being replaced")
+
+
+async def upgrade(upgrades: UpgradeControl, report: ReportProgress, *, with_: Path | None) -> UpgradeProgress:
+    upgrades.begin(with_)
+    return await _watch(upgrades.follow(), report, "the proxy was replaced before it could be watched")
 
 
 async def _watch(rows: AsyncGenerator[_P, None], report: ReportProgress, missed: str) -> _P:

@@ -23,7 +23,8 @@ class Argument:
     """One argument. ``value_type`` is ``None`` for a switch, which is given or not; ``positional`` ones are
     required.
 
-    ``stays``: the command line keeps the value for itself, and the proxy is told only whether there is one.
+    ``stays``: the command line keeps the value for itself, and the proxy is told only whether there is one. ``local``:
+    it counts on the control socket only.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Argument:
     """It may be given several times: its value is a tuple. It is required, unless it is ``optional``."""
     optional: bool = False
     stays: bool = False
+    local: bool = False
 
     @property
     def keyword(self) -> str:

@@ -20,7 +20,7 @@ from cxfr_proxy.admin import actions
 from cxfr_proxy.admin.actions import ReportProgress
 from cxfr_proxy.admin.arguments import Argument, Arguments, BadArguments, read_arguments
 from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
-from cxfr_proxy.admin.callers import Caller, Role
+from cxfr_proxy.admin.callers import Caller, Role, Way
 from cxfr_proxy.admin.rows import CommandAnswer, Note, Progress, ReloadFaults
 from cxfr_proxy.admin.views import VIEWS, View
 from cxfr_proxy.config import values
@@ -96,6 +96,12 @@ class Command:
         except ConfigError as exc:
             raise BadArguments(f"{self.name}: {exc.message}") from exc
 
+    def check_from_afar(self, given: Mapping[str, object]) -> None:
+        """Raise :class:`BadArguments` for an argument that only counts on the control socket."""
+        for argument in self.arguments:
+            if argument.local and given.get(argument.name) is not None:
+                raise BadArguments(f"{self.name}: {argument.name} can be given on this machine only")
+
     def request(self, given: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
         """Return the command and the arguments as :func:`execute` takes them."""
         command, _, what = self.name.partition(" ")
@@ -115,6 +121,7 @@ def _show(name: str, view: View) -> Command:
 
 
 SHOW: Final = "show"
+UPGRADE: Final = "upgrade"
 _NODE: Final = Argument("node", "the node's name", values.NODE_NAME, positional=True)
 _JID: Final = Argument("jid", "the user's bare JID", values.BARE_JID, positional=True)
 _SETTING: Final = Argument("setting", "the setting's name", values.SETTING_NAME, positional=True)
@@ -290,6 +297,24 @@ COMMANDS: Final = (
         run=lambda on, given, report: actions.restart_workers(on.workers, report, **given),
         goes_on=Continuation("the workers go on being replaced (show workers tells how far it is)"),
     ),
+    Command(
+        UPGRADE,
+        "replace the proxy by a new process, with the same flags: it takes over once it serves, and the old one moves "
+        "its clients and ends. Exit code 1: the new one has failed, and the old one goes on",
+        (
+            Argument(
+                "with",
+                "the program to start, such as one in another virtual environment; without it, the one that runs, as "
+                "it is on disk now",
+                values.PATH,
+                local=True,
+            ),
+        ),
+        Topic.RUN,
+        role=Role.ADMIN,
+        run=lambda on, given, report: actions.upgrade(on.upgrades, report, **given),
+        goes_on=Continuation("the upgrade goes on (the log tells what becomes of it)", unless=()),
+    ),
 )
 
 
@@ -323,6 +348,8 @@ async def execute(
     The caller's role is not looked at here: see :meth:`Role.may`.
     """
     command, given = command_named(name, given)
+    if caller.way is not Way.CONTROL:
+        command.check_from_afar(given)
     if not command.changes_something(given):
         return await _carry_out(console, command, given, report)
 

@@ -12,6 +12,7 @@ from cxfr_proxy.admin.parts import About, Keeping, Peers, Reloader, SessionLists
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.rolls import RollControl
+from cxfr_proxy.admin.upgrades import UpgradeControl
 from cxfr_proxy.admin.workers import WorkerControl
 
 
@@ -23,6 +24,7 @@ class Console:
     rolls: RollControl
     pins: PinControl
     workers: WorkerControl
+    upgrades: UpgradeControl
     clients: ClientControl
     sessions: SessionLists
     peers: Peers

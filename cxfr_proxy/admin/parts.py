@@ -21,6 +21,7 @@ from cxfr_proxy.admin.rows import (
     SettingRow,
     SourceRow,
     TransferRow,
+    UpgradeProgress,
     WorkerRow,
 )
 from cxfr_proxy.cluster.plan import DrainForecast
@@ -178,6 +179,23 @@ class Restarts(Protocol):
     def begin(self) -> None:
         """Start replacing all workers, unless that is under way. Raises :class:`ConfigError` while the proxy stops,
         and where the only worker is in the supervisor's process."""
+
+
+class ProxyUpgrade(Protocol):
+    """One replacement of the proxy by a new process."""
+
+    def progress(self) -> UpgradeProgress: ...
+
+
+class ProxyUpgrades(Protocol):
+    """Replaces the proxy by a new process."""
+
+    @property
+    def last(self) -> ProxyUpgrade | None:
+        """The one under way, or the last there was."""
+
+    def begin(self, other: str | None = None) -> None:
+        """Begin one; ``other`` is the program to start, ``None``: the one that runs. Raises :class:`ConfigError`."""
 
 
 class Roller(Protocol):

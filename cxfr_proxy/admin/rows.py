@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 
 from msgspec import Raw, Struct
 
@@ -115,6 +116,32 @@ class RestartProgress(OperatorRow, frozen=True):
     """Why it ended before all were; ``None`` otherwise."""
 
 
+class UpgradeStep(StrEnum):
+    """A step of replacing the proxy itself."""
+
+    START = "start"
+    """The new process reads settings and nodes, and starts its workers."""
+    MOVE = "move"
+    """The new process is the proxy, and the old one moves its clients."""
+    DONE = "done"
+
+
+class UpgradeProgress(OperatorRow, frozen=True):
+    """How far the replacement of the proxy by a new process has come. ``sessions`` are those that the old one has."""
+
+    step: str
+    """One of :class:`UpgradeStep`, of which two lead to the end: of ``total`` ``left`` are not done."""
+    pid: int | None
+    """The new process's; ``None`` before it was started. ``version``: likewise, before it is ready."""
+    version: str | None
+    total: int
+    left: int
+    sessions: int
+    finished: bool
+    failure: str | None
+    """Why the new one has not taken over, and the old one goes on; ``None`` otherwise."""
+
+
 class RebalanceProgress(OperatorRow, frozen=True):
     """How far a rebalance has come. ``total`` sessions were to be moved when it began; those that had gone by their
     turn, or were where they belong, were not asked. The counts are as those of a drain. ``left`` are being asked,
@@ -210,7 +237,7 @@ class RebalancePlan(OperatorRow, frozen=True):
     """Seconds until it is over for all of them."""
 
 
-Progress = DrainProgress | RestartProgress | RebalanceProgress | RollProgress
+Progress = DrainProgress | RestartProgress | RebalanceProgress | RollProgress | UpgradeProgress
 
 
 class NodeRow(OperatorRow, frozen=True):

@@ -21,6 +21,8 @@ from cxfr_proxy.admin.rows import (
     RollPlan,
     RollProgress,
     SingleAnswer,
+    UpgradeProgress,
+    UpgradeStep,
 )
 from cxfr_proxy.admin.text import clean, duration, table, width
 from cxfr_proxy.admin.views import COLUMNS_OF_PLANS
@@ -34,8 +36,8 @@ def progress_line(row: Progress) -> str:
     match row:
         case RollProgress():
             return f"roll: {_roll_step(row)}"
-        case RestartProgress():
-            return f"workers: {_counts(row)}"
+        case RestartProgress() | UpgradeProgress():
+            return f"{_subject(row)}: {_counts(row)}"
         case DrainProgress() | RebalanceProgress():
             remark = _remark(row)
             left = f"{row.left} left of {row.total}"
@@ -97,7 +99,7 @@ def _remark(row: Progress) -> str | None:
     match row:
         case RollProgress():
             return _roll_step(row)
-        case RestartProgress():
+        case RestartProgress() | UpgradeProgress():
             return None
         case DrainProgress() if row.settling_seconds is not None:
             return f"settling: it can be stopped in {duration(row.settling_seconds)}"
@@ -115,6 +117,8 @@ def _subject(row: Progress) -> str:
             return "workers"
         case RollProgress():
             return "roll"
+        case UpgradeProgress():
+            return "upgrade"
 
 
 def _counts(row: Progress) -> str:
@@ -123,6 +127,8 @@ def _counts(row: Progress) -> str:
             return f"{row.replaced} of {row.total} replaced, {row.sessions} sessions leaving"
         case RollProgress():
             return f"{row.moved} moves"
+        case UpgradeProgress():
+            return _upgrade_step(row)
         case DrainProgress() | RebalanceProgress():
             return (
                 f"{row.asked} asked, {row.moved} moved, {row.refused} refused, {row.silent} silent, {row.failed} failed"
@@ -146,6 +152,8 @@ def in_words(answer: SingleAnswer) -> str:
             return _rebalance_outcome(answer)
         case RestartProgress():
             return _restart_outcome(answer)
+        case UpgradeProgress():
+            return _upgrade_outcome(answer)
         case RollPlan():
             return _roll_plan(answer)
         case RollProgress():
@@ -246,3 +254,19 @@ def _restart_outcome(row: RestartProgress) -> str:
     reason = f": {clean(row.failure or '-')}" if row.left else ""
     out_of_time = f"; {row.cut} had clients left at the end of hard-stop-after, and cut them" if row.cut else ""
     return f"{row.replaced} of {row.total} workers are replaced{reason}{out_of_time}"
+
+
+def _upgrade_step(row: UpgradeProgress) -> str:
+    if row.step == UpgradeStep.START:
+        return f"process {row.pid} starts" if row.pid is not None else "a process is started"
+    return f"{_successor(row)}, {row.sessions} sessions leave the old one"
+
+
+def _upgrade_outcome(row: UpgradeProgress) -> str:
+    if row.failure is not None:
+        return f"the proxy goes on as it was: {clean(row.failure)}"
+    return f"{_successor(row)}; the old one has moved its clients and ends"
+
+
+def _successor(row: UpgradeProgress) -> str:
+    return f"process {row.pid} (version {clean(row.version or '?')}) is the proxy"

@@ -17,7 +17,7 @@ _ENVIRONMENT: Final = {
 }
 _SIGNALS: Final = {
     "SIGHUP": "As reload.",
-    "SIGUSR2": "As restart-workers.",
+    "SIGUSR2": "As upgrade.",
     "SIGTERM, SIGINT": "Moves all clients away and ends, within --hard-stop-after; the second one ends it at once.",
 }
 

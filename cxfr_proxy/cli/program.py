@@ -83,15 +83,16 @@ def _run(parser: Parser, namespace: argparse.Namespace) -> int:
     source = ConfigSource(flags)
     if command == "check":
         return check(*source.gather(), dials=bool(flags["connect"]))
+    if command is None:
+        return _serve(source)
     config = source.read()
     if command == "doctor":
         from cxfr_proxy.cli.doctoring import examine_nodes
 
         return examine_nodes(config, flags)
-    if isinstance(command, Command):
-        conversation = RollConversation(flags["run"]) if command.name == "roll" else None
-        return speak(command, flags, partial(_control, config, source), conversation)
-    return _serve(config, source)
+    assert isinstance(command, Command)
+    conversation = RollConversation(flags["run"]) if command.name == "roll" else None
+    return speak(command, flags, partial(_control, config, source), conversation)
 
 
 def _token(role: str, name: str) -> int:
@@ -116,13 +117,16 @@ def _demo(clients: str, seed: str, trigger: str) -> int:
     return demo(DemoOptions(clients=counts[0], seed=counts[1], trigger=DemoTrigger(trigger)))
 
 
-def _serve(config: Config, source: ConfigSource) -> int:
-    config.check_serving()
+def _serve(source: ConfigSource) -> int:
     from cxfr_proxy.proxy import run
+    from cxfr_proxy.supervisor.handover import taking_the_place_of_another
 
-    events.open_log(config.log_format, config.log_level, sys.stderr)
-    log_hooks.install()
-    return run(config, source)
+    with taking_the_place_of_another(os.environ) as handover:
+        config = source.read()
+        config.check_serving()
+        events.open_log(config.log_format, config.log_level, sys.stderr)
+        log_hooks.install()
+        return run(config, source, handover)
 
 
 def _control(config: Config, source: ConfigSource) -> Path:

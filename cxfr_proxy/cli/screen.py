@@ -12,12 +12,12 @@ from typing import Final, TextIO
 
 from cxfr_proxy.admin import sentences
 from cxfr_proxy.admin.codec import read_answer
-from cxfr_proxy.admin.rows import DrainProgress, RebalanceProgress, RestartProgress, RollProgress
+from cxfr_proxy.admin.rows import DrainProgress, RebalanceProgress, RestartProgress, RollProgress, UpgradeProgress
 from cxfr_proxy.admin.text import clean, cut, record, table
 from cxfr_proxy.admin.views import View
 from cxfr_proxy.cli.time_left import TimeLeft
 
-PROGRESS: Final = (DrainProgress, RebalanceProgress, RestartProgress, RollProgress)
+PROGRESS: Final = (DrainProgress, RebalanceProgress, RestartProgress, RollProgress, UpgradeProgress)
 _HOME: Final = "\x1b[H"
 _TO_END_OF_LINE: Final = "\x1b[K"
 _TO_END_OF_SCREEN: Final = "\x1b[J"

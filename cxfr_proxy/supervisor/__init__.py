@@ -7,6 +7,10 @@ workers         all workers, in slots: sums, and which one gets the next token
 worker_slots    keeps a worker in each slot, and replaces it
 client_sockets  the listening sockets of each slot
 link            one worker: its end of the channel, and whether it lives
+successor       replaces this proxy by a new process: the upgrade
+predecessor     takes the place of a proxy that runs
+succession      the parts that are handed over
+handover        what the two tell each other
 rolls           restarts nodes one after the other, as an operator has ordered
 state_keeper    the file in which orders, pins and a roll outlive this process
 rolling_restart replaces all workers, one by one

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from cxfr_proxy.admin.control.socket_file import SocketUse, socket_file
+from cxfr_proxy.admin.control.socket_file import SocketFile, SocketUse, socket_file
 from cxfr_proxy.config.choices import ReusePort
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress, ListenPath
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net.inherited import InheritedSocket, InheritedSockets
 from cxfr_proxy.net.listen import BACKLOG, bind_shared, listen_again, listen_no_more
+from cxfr_proxy.supervisor.handover import GivenSocket
 from cxfr_proxy.supervisor.workers import WorkerSlot
 
 
@@ -37,6 +38,8 @@ class ClientSockets:
         """The addresses on which they listen."""
         self.paths: list[str] = []
         """Those of unix sockets."""
+        self._lasting: set[int] = set()  # descriptors that a service manager keeps as well
+        self._bound: list[SocketFile] = []
         self._files = ExitStack()
 
     def bind(self, config: Config, *, named: bool) -> None:
@@ -79,6 +82,8 @@ class ClientSockets:
                 for each in there[slot::slots] or [there[slot % len(there)]]:
                     alone = len(there) >= slots and not each.lasting and not each.is_unix
                     (self._own if alone else self._common)[slot].append(each.listening)
+                    if each.lasting:
+                        self._lasting.add(each.listening.fileno())
         return bool(sockets)
 
     def _bind(self, address: ListenAddress, *, with_others: bool) -> None:
@@ -89,11 +94,24 @@ class ClientSockets:
 
     def _bind_path(self, place: ListenPath) -> None:
         use = SocketUse("clients' socket", "--listen-unix", False, place.mode, place.user, place.group, BACKLOG)
-        listening = self._files.enter_context(socket_file(Path(place.path), use)).listening
+        bound = self._files.enter_context(socket_file(Path(place.path), use))
+        self._bound.append(bound)
+        listening = bound.listening
         listening.setblocking(False)
         self.paths.append(place.path)
         for sockets in self._common:
             sockets.append(listening)
+
+    def given(self) -> list[GivenSocket]:
+        """Return all of them, for a process that inherits them."""
+        descriptors = {sock.fileno() for sockets in (*self._own, *self._common) for sock in sockets}
+        return [GivenSocket(each, lasting=each in self._lasting) for each in sorted(descriptors - {-1})]
+
+    def give_away(self) -> None:
+        """Close them, as far as this process goes: another one listens on them."""
+        for bound in self._bound:
+            bound.given_away = True
+        self.close()
 
     def of(self, slot: WorkerSlot) -> list[socket.socket]:
         """Return the sockets that the slot's workers inherit."""

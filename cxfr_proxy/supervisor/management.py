@@ -6,7 +6,6 @@ It also shares state with other proxies, and offers all of it to the operator: c
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -17,14 +16,14 @@ from cxfr_proxy import __version__
 from cxfr_proxy.admin import commands
 from cxfr_proxy.admin.clients import ClientControl
 from cxfr_proxy.admin.console import Console
-from cxfr_proxy.admin.control.server import serve_control
+from cxfr_proxy.admin.control.server import ControlDoor
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.http.access import Access
 from cxfr_proxy.admin.http.api import HttpApi
 from cxfr_proxy.admin.http.live import LiveView
-from cxfr_proxy.admin.http.server import serve_http
+from cxfr_proxy.admin.http.server import http_listeners, serve_http
 from cxfr_proxy.admin.http.site import Site
 from cxfr_proxy.admin.http.status import ProxyStatus, StoppingProxy
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
@@ -33,15 +32,17 @@ from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.admin.rolls import RollControl
+from cxfr_proxy.admin.upgrades import UpgradeControl
 from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.assigned import Assigned
+from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.sources.named import open_source
 from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
 from cxfr_proxy.net.certificate_files import key_pairs_of
-from cxfr_proxy.net.inherited import InheritedSocket
+from cxfr_proxy.net.inherited import InheritedSocket, InheritedSockets
 from cxfr_proxy.net.node_tls import read_node_certificate
 from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import ServerCertificates, show_certificates
@@ -51,14 +52,17 @@ from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.supervisor.about import AboutProxy
 from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
 from cxfr_proxy.supervisor.drains import NodeDrainer
+from cxfr_proxy.supervisor.handover import GivenSocket
 from cxfr_proxy.supervisor.node_list import NodeList
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.reloading import Reloading, SettingsFollower
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
 from cxfr_proxy.supervisor.rolls import Rolls
 from cxfr_proxy.supervisor.served_files import ServedFiles
+from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.startup_log import announce
 from cxfr_proxy.supervisor.state_keeper import StateKeeper
+from cxfr_proxy.supervisor.successor import Upgrades
 from cxfr_proxy.supervisor.user_list import MapFollower, UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.supervisor.workers import Workers
@@ -83,6 +87,7 @@ class Operations:
     restarts: RollingRestarts
     feed: ChangeFeed
     kept: StateKeeper
+    upgrades: Upgrades
 
 
 class ManagementHost(MapFollower, StoppingProxy, SettingsFollower, Protocol):
@@ -135,6 +140,11 @@ class Management:
         self.reloading = Reloading(
             settings, self.files, self.nodes, self.users, self._access, self.reloads, manager, self
         )
+        self._door = ControlDoor(config.control)
+        self._inherited_http: list[InheritedSocket] = []
+        self._http: list[trio.SocketListener] = []
+        self._operating = trio.CancelScope()
+        self._reports = ServiceReports(manager, cluster, workers)
         self._about = AboutProxy(settings, cluster, workers, self._sharing, self.files.certificates, host)
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)
@@ -146,6 +156,7 @@ class Management:
             rebalances=RebalanceControl(cluster, rebalances, workers, drainer, feed, self._automatic),
             pins=PinControl(cluster, assigned.pins, workers, self._sharing),
             workers=WorkerControl(workers, feed, operations.restarts),
+            upgrades=UpgradeControl(operations.upgrades, feed),
             clients=ClientControl(cluster, workers),
             sessions=workers,
             peers=self._sharing,
@@ -183,31 +194,61 @@ class Management:
         await self.nodes.begin()
         self._rolls.load()
 
-    async def serve(self, services: trio.Nursery, *, room: int, http: Sequence[InheritedSocket]) -> None:
-        """Begin everything in ``services``; an operator can connect when this returns. ``room``: how many sessions fit;
-        ``http``: the sockets of that setting, none if it is to be bound.
+    async def begin_beside(self, state: KeptState) -> None:
+        """Read the nodes, while another process has what is kept, and goes on with a roll. Raises
+        :class:`ConfigError`."""
+        self._operations.kept.state = state
+        await self.nodes.begin()
 
-        Raises :class:`ConfigError` where a socket can't be had.
-        """
+    def serve(self, services: trio.Nursery) -> None:
+        """Begin everything in ``services`` that needs no operator."""
         for task, run in (
             (Task.SOURCE, self.nodes.watch),
             (Task.RELOAD, self.reloading.run),
             (Task.RELOAD, self.reloading.watch),
             (Task.USER_MAP, self.users.watch),
             (Task.CHECK, self.checks.run),
-            (Task.ROLL, self._rolls.run),
             (Task.HISTORY, self.console.history.run),
-            (Task.STATE, self._operations.kept.run),
-            (Task.SHARING, self._sharing.run),
             (Task.REBALANCE, self._operations.rebalances.watch),
             (Task.VACANCY, self._vacancy.run),
             (Task.FEATURES, self._compare_features_when_changed),
             (Task.REBALANCE, self._automatic.run),
         ):
             start(services, task, run)
+
+    def inherit(self, sockets: InheritedSockets) -> None:
+        """Use those of the control socket and HTTP, where they are there."""
         config = self._settings.config
-        await services.start(serve_control, config.control, partial(commands.execute, self.console))
+        control = sockets.take_path(str(config.control))
+        self._door = ControlDoor(config.control, control[0].listening if control else None)
+        self._inherited_http = sockets.take(config.http) if config.http is not None else []
+
+    async def open(self, services: trio.Nursery, *, room: int) -> None:
+        """Begin in ``services`` what only one process may do; an operator can connect when this returns. ``room``: how
+        many sessions fit.
+
+        Raises :class:`ConfigError`, alone or in a group, where a socket can't be had.
+        """
+        await services.start(self._door.serve, partial(commands.execute, self.console))
+        await services.start(self._operate, room)
+
+    async def _operate(self, room: int, *, task_status: trio.TaskStatus[None]) -> None:
+        with self._operating:
+            async with trio.open_nursery() as services:
+                for task, run in (
+                    (Task.ROLL, self._rolls.run),
+                    (Task.STATE, self._operations.kept.run),
+                    (Task.SHARING, self._sharing.run),
+                    (Task.SERVICE_MANAGER, self._reports.run),
+                ):
+                    start(services, task, run)
+                await self._serve_http(services, room)
+                task_status.started()
+
+    async def _serve_http(self, services: trio.Nursery, room: int) -> None:
+        config = self._settings.config
         if config.http is not None:
+            self._http = http_listeners(config.http, self._inherited_http)
             scraper = MetricsScraper(
                 self._cluster,
                 self._workers,
@@ -219,7 +260,32 @@ class Management:
             )
             status = ProxyStatus(self._cluster, self._workers, scraper, self._host)
             api = HttpApi(self.console, self._access, LiveView(self.console, self._operations.feed))
-            await services.start(serve_http, config.http, Site(status, api), http)
+            await services.start(serve_http, self._http, Site(status, api))
+
+    # --- another process takes the place of this one, or this one that of another
+
+    def given(self) -> list[GivenSocket]:
+        """Return the sockets on which operators connect."""
+        descriptors = [each.socket.fileno() for each in self._http]
+        if self._door.listening is not None:
+            descriptors.append(self._door.listening.fileno())
+        return [GivenSocket(each) for each in descriptors]
+
+    def give_away(self) -> None:
+        """Take no more orders: another process does."""
+        self._automatic.active = False
+        self._operations.rebalances.stop()
+        self._operating.cancel()
+        self._door.give_away(staying=commands.UPGRADE)
+
+    async def wait_closed(self) -> None:
+        """Wait until whoever watches the upgrade has been told of its end."""
+        await self._door.wait_closed()
+
+    def take_over(self, before: KeptState) -> None:
+        """Go on with what is kept by now; what was kept ``before`` holds already."""
+        self._sharing.take_over(before)
+        self._rolls.go_on()
 
     def announce(self, addresses: list[tuple[str, int]], paths: list[str], *, room: int) -> None:
         """Log that clients can connect now, at these addresses and unix sockets."""

@@ -154,16 +154,39 @@ class PeerProxies:
             self.carry_out(directives)
             return
         self._forget_void()
-        for node, order in self._kept.state.orders.items():
-            self._cluster.get(node).set_admin_state(order.admin_state)
-            self._mark(node, to_restart=order.to_restart)
-            if order.admin_state is not AdminState.READY:
-                self._carry_out(node, order)
+        self._take_up(self._kept.state.orders)
         for user, node in self._kept.state.pins.items():
             self._pins.set(user, node)
         unknown = sorted({node for node in self._kept.state.pins.values() if node not in self._cluster})
         if unknown:
             emit(_log, "pins-unknown-nodes", level=logging.WARNING, nodes=", ".join(unknown[:_SHOWN_NAMES]))
+
+    def take_over(self, before: KeptState) -> None:
+        """Have the orders and pins hold that are kept now, where they are others than those ``before``, which hold."""
+        if self._shared is not None:
+            return
+        now = self._kept.state
+        for node in [name for name in before.orders if name not in now.orders and name in self._cluster]:
+            listed = self._cluster.get(node)
+            listed.set_admin_state(listed.spec.admin_state)
+            listed.to_restart = False
+            self._drainer.undrain(node)
+        for user in before.pins.keys() - now.pins.keys():
+            self._pins.set(user, None)
+        self._forget_void()
+        self._take_up({node: order for node, order in now.orders.items() if before.orders.get(node) != order})
+        for user, node in now.pins.items():
+            if before.pins.get(user) != node:
+                self._pins.set(user, node)
+
+    def _take_up(self, orders: Mapping[str, Directive]) -> None:
+        for node, order in orders.items():
+            self._cluster.get(node).set_admin_state(order.admin_state)
+            self._mark(node, to_restart=order.to_restart)
+            if order.admin_state is not AdminState.READY:
+                self._carry_out(node, order)
+            elif node in self._drainer.drains:
+                self._drainer.undrain(node)
 
     def _forget_void(self) -> None:
         """Forget what was ordered about nodes that have left the list, or whose ``state=`` says something new."""

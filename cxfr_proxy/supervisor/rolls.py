@@ -60,6 +60,13 @@ class Rolls:
         """Return the roll that is not over, although it may have stopped; ``None``: there is none."""
         return self.last if self.last is not None and self.last.node is not None else None
 
+    def go_on(self) -> None:
+        """Take up the roll of the proxy whose place this one has taken, as it goes on."""
+        record = self._kept.state.roll
+        if record is not None:
+            self.last = Roll(record, trio.current_time())
+            self._changed(record)
+
     def load(self) -> None:
         """Take up a roll that was not over when the proxy ended; it has stopped where it was."""
         record = self._kept.state.roll

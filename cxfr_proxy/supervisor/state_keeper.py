@@ -107,11 +107,28 @@ class StateKeeper:
         self._learned_at: float | None = None  # what was learned then is not written yet
         self._attempts = trio.lowlevel.ParkingLot()
         self._problem: str | None = None
+        self._given_away = False
 
     def load(self) -> None:
         """Take up what was kept. Blocks for a moment. Raises :class:`ConfigError`."""
         self.state = self._file.read()
         self._memory.software_was_known(self.state.software_known(self._wall_clock()))
+
+    def take_over(self, state: KeptState) -> None:
+        """Take up what another proxy has kept, which does so no more: all of it is written."""
+        self.state = state
+        self._memory.software_was_known(state.software_known(self._wall_clock()))
+        self._has_changed()
+
+    def give_away(self) -> bytes:
+        """Write nothing any more: another process does. Return the state as it is written."""
+        self._given_away = True
+        return self.content()
+
+    def content(self) -> bytes:
+        """Return the state as it is written."""
+        self.state.learn(self._memory.software_known(), self._wall_clock())
+        return self.state.encode()
 
     # --- what is kept
 
@@ -184,9 +201,10 @@ class StateKeeper:
 
     async def _write(self) -> None:
         changed, learned_at, self._learned_at = self._changed, self._learned_at, None
-        self.state.learn(self._memory.software_known(), self._wall_clock())
+        if self._given_away:
+            return
         try:
-            await trio.to_thread.run_sync(self._file.write, self.state.encode())
+            await trio.to_thread.run_sync(self._file.write, self.content())
         except OSError as exc:
             self._learned_at = learned_at
             self._note_problem(f"{self.path}: {exc.strerror or exc}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -31,7 +32,6 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.launch import Launcher
 from cxfr_proxy.ipc.messages import (
     VERSION,
-    Announced,
     AnswerPart,
     BadMessage,
     Gone,
@@ -62,20 +62,24 @@ from cxfr_proxy.supervisor.drains import DrainKeeper
 from cxfr_proxy.supervisor.link import FirstMessages, Link
 from cxfr_proxy.supervisor.management import Management, Operations
 from cxfr_proxy.supervisor.node_states import NodeStates, NodeUpdates
+from cxfr_proxy.supervisor.predecessor import Predecessor
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
-from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.startup_log import log_rebalance
 from cxfr_proxy.supervisor.state_keeper import StateFile, StateKeeper
+from cxfr_proxy.supervisor.succession import Succession
+from cxfr_proxy.supervisor.successor import Program, Upgrades
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
 from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
-from cxfr_proxy.tasks import Task, start
-from cxfr_proxy.transfers.client_news import Moved, SoftwareLearned
+from cxfr_proxy.tasks import Task, start, start_once
+from cxfr_proxy.transfers.client_news import SoftwareLearned
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, RebalanceTerms
 
 _REPORTS_SECONDS: Final = 0.005
 _REPORTS_SHARE: Final = 0.02
 """Least seconds, and largest share of the time, between two rounds over the workers' reports."""
+_WORDS_SECONDS: Final = 5.0
+"""Seconds for the last answer to whoever watches an upgrade."""
 _PINS_A_PIECE: Final = 100
 """Pins per message: a key may have 12 KB."""
 
@@ -97,6 +101,8 @@ class Supervisor:
         source: ConfigSource | None = None,
         inherited: InheritedSockets | None = None,
         manager: ServiceManager | None = None,
+        predecessor: Predecessor | None = None,
+        program: Program | None = None,
     ) -> None:
         config.check_serving()
         self._settings = CurrentSettings(config, source if source is not None else ConfigSource({}, config))
@@ -110,7 +116,14 @@ class Supervisor:
         self._manager = manager if manager is not None else ServiceManager()
         self._keeper = WorkerSlots(self.workers, self._sockets, launcher, config.timeouts.hard_stop_after, self)
         self._kept = StateKeeper(StateFile(config.state_path, makes_directory=config.state is None), self._memory)
+        self._predecessor = predecessor
+        if predecessor is not None:
+            self.workers.begin_behind(predecessor.begins.last_id)
+        self._succession = Succession(
+            self.workers, self._memory, self._kept, self._sockets, self._keeper, self._manager
+        )
         self._feed = ChangeFeed()
+        self.upgrades = Upgrades(self._succession, self._feed, program)
         self._restarts = RollingRestarts(self.workers, self._keeper, self._feed)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.workers, pace)
@@ -124,10 +137,12 @@ class Supervisor:
             self._cluster,
             self._assigned,
             self.workers,
-            Operations(self._drainer, self.rebalances, self._restarts, self._feed, self._kept),
+            Operations(self._drainer, self.rebalances, self._restarts, self._feed, self._kept, self.upgrades),
             self._manager,
             self,
         )
+        self._succession.manages(self._management)
+        self._stops = False
         self._capacity = 0
         self._reported = trio.Event()
         self.console = self._management.console
@@ -149,7 +164,17 @@ class Supervisor:
             await self._run(task_status)
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
-        await self._management.begin()
+        if self._predecessor is None:
+            await self._management.begin()
+            await self._serve(task_status)
+            return
+        async with trio.open_nursery() as following:
+            start_once(following, Task.UPGRADE, partial(self._predecessor.run, self._succession))
+            await self._management.begin_beside(self._predecessor.state)
+            await self._serve(task_status)
+            following.cancel_scope.cancel()
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         if self._keeper.stopping:
             return
         workers = len(self.workers.slots)
@@ -157,7 +182,11 @@ class Supervisor:
         room = self._capacity * workers
         try:
             config = self._settings.config
-            http = self._inherited.take(config.http) if config.http is not None else []
+            if self._predecessor is None:
+                self._management.inherit(self._inherited)
+            else:
+                self._management.inherit(self._predecessor.for_operators)
+                self._predecessor.for_operators.close()
             self._sockets.bind(config, named=self._settings.any_given("listen", "listen-unix"))
             async with trio.open_nursery() as services:
                 for task, run in (
@@ -166,16 +195,25 @@ class Supervisor:
                     (Task.GRANTS, self._grants.run),
                     (Task.RESTART, self._restarts.run),
                     (Task.ELSEWHERE, self._follow_reports),
-                    (Task.SERVICE_MANAGER, ServiceReports(self._manager, self._cluster, self.workers).run),
+                    (Task.UPGRADE, self.upgrades.run),
                 ):
                     start(services, task, run)
-                await self._management.serve(services, room=room, http=http)
+                self._management.serve(services)
+                if self._predecessor is None:
+                    await self._management.open(services, room=room)
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)
+                    if self._predecessor is not None:
+                        self._succession.take_over(self._predecessor, await self._predecessor.hand_over())
+                        await self._management.open(services, room=room)
                     self._management.announce(self.addresses, self._sockets.paths, room=room)
                     self._manager.ready()
                     task_status.started()
+                await self.upgrades.end()
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
+                if self._succession.given_away:
+                    with trio.move_on_after(_WORDS_SECONDS):
+                        await self._management.wait_closed()
                 services.cancel_scope.cancel()
             await self._kept.flush()
         finally:
@@ -218,6 +256,8 @@ class Supervisor:
                 self._reported.set()
             case TransferEnded(transfer, session, full_jid):
                 self.workers.note_transfer(session, full_jid, transfer)
+                if self.upgrades.last is not None:
+                    self.upgrades.last.note_transfer(message)
             case SessionsChanged(present):
                 for each in present:
                     self.workers.absences.note_login(each)
@@ -241,9 +281,8 @@ class Supervisor:
                     # Its sender knows already.
                     if other is not link:
                         other.post(message)
-                if isinstance(news, Moved):
-                    link.post(Announced(news.session))
-                elif isinstance(news, SoftwareLearned):
+                self._succession.pass_on(link, news, self.upgrades.last)
+                if isinstance(news, SoftwareLearned):
                     self._kept.learned()
             case Hello() | AnswerPart() | Stopped() | Gone():
                 pass  # noted by whom they concern
@@ -310,20 +349,22 @@ class Supervisor:
 
     def stop(self) -> None:
         """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""
-        if not self._keeper.stopping:
+        if not self._stops:
+            self._stops = True
             emit(
                 _log, "stopping", sessions=self.workers.sessions, within=self._settings.config.timeouts.hard_stop_after
             )
-            self._manager.stopping(within=self._keeper.parting_seconds)
-            self._sockets.close()
+            if not self._succession.given_away:
+                self._manager.stopping(within=self._keeper.parting_seconds)
+                self._sockets.close()
             self._keeper.stop()
 
     def is_stopping(self) -> bool:
         return self._keeper.stopping
 
-    def restart_on_signal(self) -> None:
-        """Replace all workers, one by one, for SIGUSR2; a refusal goes to the log."""
+    def upgrade_on_signal(self) -> None:
+        """Replace this proxy by a new process, for SIGUSR2; a refusal goes to the log."""
         try:
-            self._restarts.begin()
+            self.upgrades.begin()
         except ConfigError as exc:
-            emit(_log, "restart-refused", level=logging.WARNING, reason=str(exc))
+            emit(_log, "upgrade-refused", level=logging.WARNING, reason=str(exc))

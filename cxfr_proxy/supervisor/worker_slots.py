@@ -88,6 +88,15 @@ class WorkerSlots:
         for slot in self._workers.slots:
             slot.changed()
 
+    def leave(self) -> None:
+        """Let all workers move their clients at the proxy's pace and end: another process has taken over. None is
+        replaced any more; :meth:`run` returns when they are gone, and :meth:`stop` makes them hurry."""
+        self._stop.set()
+        for link in self._workers:
+            link.leave()
+        for slot in self._workers.slots:
+            slot.changed()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep workers until :meth:`stop`; ``started`` when all serve. Cancelling kills them.
 

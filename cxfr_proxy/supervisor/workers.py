@@ -38,6 +38,7 @@ from cxfr_proxy.ipc.questions import (
     WorkerReply,
 )
 from cxfr_proxy.supervisor.absences import Absences
+from cxfr_proxy.supervisor.handover import PredecessorCounts
 from cxfr_proxy.supervisor.link import Link, LinkState, Request
 from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
 from cxfr_proxy.transfers.pace import OwnPace
@@ -107,6 +108,15 @@ class WorkerSlot:
         self.replacement = None
         self.changed()
 
+    @property
+    def last_id(self) -> int:
+        """The highest id of its sessions."""
+        return max([self._last_id or 0, *(link.counts.last_id for link in self.links)])
+
+    def begin_behind(self, last_id: int, workers: int) -> None:
+        """Have the ids of its first worker's sessions be well above that one."""
+        self._last_id = (last_id // workers + 1) * workers + self.number
+
     def note_last_id(self, counts: WorkerCounts) -> None:
         self._last_id = max(self._last_id or 0, counts.last_id)
 
@@ -125,6 +135,8 @@ class Workers:
 
     def __init__(self, workers: int) -> None:
         self.slots = [WorkerSlot(number) for number in range(1, workers + 1)]
+        self.predecessor = PredecessorCounts()
+        """The counts of the proxy whose place this one has taken, which may have clients still."""
         self._past: dict[str, NodeCounts] = {}
         self._past_totals = Totals()
         self.statistics = TransferStatistics()
@@ -139,10 +151,11 @@ class Workers:
 
     @property
     def sessions(self) -> int:
-        return sum(link.counts.sessions for link in self)
+        return self.predecessor.sessions + sum(link.counts.sessions for link in self)
 
     def of_node(self, name: str) -> NodeCounts:
         total = NodeCounts()
+        _add(total, self.predecessor.nodes.get(name))
         _add(total, self._past.get(name))
         for link in self:
             _add(total, (link.counts.nodes or {}).get(name))
@@ -152,15 +165,63 @@ class Workers:
     def totals(self) -> Totals:
         """Return the totals of all workers there ever were."""
         total = Totals()
+        total.include(self.predecessor.totals)
         total.include(self._past_totals)
         for link in self:
             total.include(link.counts.totals)
         return total
 
+    def own_counts(self) -> PredecessorCounts:
+        """Return all counts, for a proxy that takes the place of this one."""
+        names = {*self._past, *self.predecessor.nodes, *(name for link in self for name in link.counts.nodes or {})}
+        awaited = {*self.predecessor.awaited, *(name for link in self for name in link.counts.awaited or {})}
+        return PredecessorCounts(
+            sessions=self.sessions,
+            connections=self.predecessor.connections + sum(link.counts.connections for link in self),
+            nodes={name: self.of_node(name) for name in names},
+            awaited={name: self.awaited(name) for name in awaited},
+            totals=self.totals(),
+        )
+
+    def note_predecessor(self, counts: PredecessorCounts) -> None:
+        """Note the latest counts of the proxy whose place this one has taken."""
+        self.predecessor = counts
+
+    def pasts(self) -> dict[int, tuple[int, int, int, float]]:
+        """Return of each slot: workers that died, hung, and were replaced, and the seconds of CPU of all."""
+        return {
+            slot.number: (
+                slot.deaths,
+                slot.hung,
+                slot.replaced,
+                slot.cpu_seconds + sum(link.counts.process.cpu_seconds for link in slot.links),
+            )
+            for slot in self.slots
+        }
+
+    def take_over_pasts(self, pasts: Mapping[int, tuple[int, int, int, float]]) -> None:
+        """Count on from those of another proxy. The first slot gets what is left over."""
+        for number, (deaths, hung, replaced, cpu_seconds) in pasts.items():
+            slot = self.slots[number - 1] if 0 < number <= len(self.slots) else self.slots[0]
+            slot.deaths += deaths
+            slot.hung += hung
+            slot.replaced += replaced
+            slot.cpu_seconds += cpu_seconds
+
+    def last_id(self) -> int:
+        """Return the highest session id that was given."""
+        return max(slot.last_id for slot in self.slots)
+
+    def begin_behind(self, last_id: int) -> None:
+        """Give no session an id that the proxy whose place this one takes may have given, or still gives."""
+        for slot in self.slots:
+            slot.begin_behind(last_id, len(self.slots))
+
     def awaited(self, node: str) -> int:
         """Return how many clients that were cut may still fetch their session from that node, over all workers; see
         :class:`~cxfr_proxy.transfers.awaited.Awaited`."""
-        return sum((link.counts.awaited or {}).get(node, 0) for link in self)
+        own = sum((link.counts.awaited or {}).get(node, 0) for link in self)
+        return own + self.predecessor.awaited.get(node, 0)
 
     def note_transfer(self, session: int, full_jid: str | None, transfer: PastTransfer) -> None:
         """Note that the transfer of that session is over."""

@@ -163,6 +163,13 @@ class OutcomeCounts:
     failed: int = 0
     returned: int = 0
 
+    def include(self, other: OutcomeCounts) -> None:
+        self.moved += other.moved
+        self.refused += other.refused
+        self.silent += other.silent
+        self.failed += other.failed
+        self.returned += other.returned
+
 
 class CountsOutcomes(Protocol):
     moved: int
@@ -181,6 +188,20 @@ def count_outcome(counts: CountsOutcomes, outcome: Outcome, count: int = 1) -> N
             counts.silent += count
         case Outcome.CUT_OFF:
             counts.failed += count
+
+
+@dataclass(slots=True)
+class StatisticsRecord:
+    """The counts of :class:`TransferStatistics`, as they can be written and read."""
+
+    transfers: list[tuple[str, TransferKind, int]] = field(default_factory=list)
+    returns: list[tuple[str, TransferKind, int]] = field(default_factory=list)
+    resumptions: list[tuple[str, TransferKind, int]] = field(default_factory=list)
+    attempts: list[tuple[str, TriedRung, int]] = field(default_factory=list)
+    tried: list[tuple[str, TriedRung, int]] = field(default_factory=list)
+    by_software: dict[str, OutcomeCounts] = field(default_factory=dict)
+    durations: dict[Rung, Durations] = field(default_factory=dict)
+    absences: dict[Rung, Durations] = field(default_factory=dict)
 
 
 class TransferStatistics:
@@ -216,6 +237,40 @@ class TransferStatistics:
         if resumed:
             _of_node(self._resumed, transfer.node)[_kind(transfer)] += 1
         self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
+
+    def record(self) -> StatisticsRecord:
+        """Return all counts."""
+        return StatisticsRecord(
+            transfers=list(self.transfers()),
+            returns=list(self.returns()),
+            resumptions=list(self.resumptions()),
+            attempts=[(software, tried, count) for (software, tried), count in self.attempts.items()],
+            tried=[(node, tried, count) for node, counts in self._tried.items() for tried, count in counts.items()],
+            by_software=dict(self.by_software),
+            durations=dict(self.durations),
+            absences=dict(self.absences),
+        )
+
+    def take_over(self, record: StatisticsRecord) -> None:
+        """Add the counts of a proxy whose place this one takes. Raises :class:`ValueError` for other buckets."""
+        for rows, by_node in (
+            (record.transfers, self._by_node),
+            (record.returns, self._returned),
+            (record.resumptions, self._resumed),
+        ):
+            for node, kind, count in rows:
+                _of_node(by_node, node)[kind] += count
+        for software, tried, count in record.attempts:
+            self.attempts[software, tried] += count
+        for node, tried, count in record.tried:
+            counts = self._tried[node] = self.tried_on(node)
+            counts[tried] += count
+        for software, outcomes in record.by_software.items():
+            self.by_software.setdefault(software, OutcomeCounts()).include(outcomes)
+        for rung, durations in record.durations.items():
+            self.durations.setdefault(rung, Durations()).include(durations)
+        for rung, durations in record.absences.items():
+            self.absences.setdefault(rung, Durations()).include(durations)
 
     def tried_on(self, node: str) -> Counter[TriedRung]:
         """Return how often which rung was tried on clients of that node, and how that ended."""

@@ -10,6 +10,7 @@ import trio
 from fake_console import OPERATOR, FakeConsole, proxy_in_thread
 from trio.testing import MockClock
 
+from cxfr_proxy.admin.arguments import BadArguments
 from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
 from cxfr_proxy.admin.callers import Caller, Role, Way
 from cxfr_proxy.admin.commands import COMMANDS, execute
@@ -146,5 +147,17 @@ def test_the_roles_of_commands() -> None:
         "restart-workers",
         "set",
         "unset",
+        "upgrade",
     }
     assert [needed for needed in Role if Role.OPERATE.may(needed)] == [Role.VIEW, Role.OPERATE]
+
+
+async def test_a_program_can_be_named_on_this_machine_only() -> None:
+    """Whoever has a token of the API starts nothing by it."""
+    fake, given = FakeConsole(), {"with": "/opt/new/bin/cxfr-proxy"}
+    with pytest.raises(BadArguments, match="upgrade: with can be given on this machine only"):
+        await execute(fake.console, Caller("alice", Role.ADMIN, Way.HTTP), "upgrade", given, _ignore)
+    assert fake.calls == []
+    await execute(fake.console, Caller("uid 0", Role.ADMIN, Way.CONTROL), "upgrade", given, _ignore)
+    await execute(fake.console, Caller("alice", Role.ADMIN, Way.HTTP), "upgrade", {}, _ignore)
+    assert fake.calls == [("upgrade", Path("/opt/new/bin/cxfr-proxy")), ("upgrade", None)]

@@ -25,7 +25,7 @@ from cxfr_proxy.admin.callers import Caller
 from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.admin.control import client, server
 from cxfr_proxy.admin.control.client import Interim, Result, call
-from cxfr_proxy.admin.control.server import Handler, SendLine, serve_control
+from cxfr_proxy.admin.control.server import ControlDoor, Handler, SendLine
 from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError, NoProxy
 
@@ -33,7 +33,7 @@ from cxfr_proxy.errors import ConfigError, NoProxy
 @asynccontextmanager
 async def serving(path: Path, fake: FakeConsole | None = None, handler: Handler | None = None) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_control, path, handler or partial(execute, (fake or FakeConsole()).console))
+        await nursery.start(ControlDoor(path).serve, handler or partial(execute, (fake or FakeConsole()).console))
         yield
         nursery.cancel_scope.cancel()
 
@@ -71,7 +71,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def refusal(path: Path) -> str:
     """Return the error for a proxy that cannot have ``path``."""
     with trio.fail_after(60), pytest.raises(ConfigError) as caught:
-        await serve_control(path, partial(execute, FakeConsole().console))
+        await ControlDoor(path).serve(partial(execute, FakeConsole().console))
     return str(caught.value)
 
 
@@ -419,3 +419,47 @@ async def test_notes_come_before_the_result(tmp_path: Path) -> None:
         note, result = await answers(path, "show", what="nodes")
     assert note == Note("worker 1 is silent")
     assert isinstance(result, Result)
+
+
+async def test_a_socket_that_is_given_away_goes_on_in_another_process(path: Path) -> None:
+    """Conversations end, but for the one that stays; nobody is refused, and the file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun, ends, heard = trio.Event(), trio.Event(), list[object]()
+
+    async def old(caller: Caller, command: str, arguments: Mapping[str, object], send: SendLine) -> object:
+        if command != "stay":
+            await trio.sleep_forever()
+        begun.set()
+        await ends.wait()
+        return "old"
+
+    async def new(caller: Caller, command: str, arguments: Mapping[str, object], send: SendLine) -> object:
+        return "new"
+
+    async def ask(command: str) -> None:
+        try:
+            heard.append((command, await answers(path, command)))
+        except NoProxy:
+            heard.append((command, "cut"))
+
+    door = ControlDoor(path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(door.serve, old)
+        nursery.start_soon(ask, "watch")
+        nursery.start_soon(ask, "stay")
+        await begun.wait()
+        assert door.listening is not None
+        other = ControlDoor(path, door.listening.dup())
+        door.give_away(staying="stay")
+        await nursery.start(other.serve, new)
+        await ask("look")
+        ends.set()
+        await door.wait_closed()
+        assert path.exists()
+        nursery.cancel_scope.cancel()
+    assert set(map(str, heard)) == {
+        str(("watch", "cut")),
+        str(("look", [Result("new")])),
+        str(("stay", [Result("old")])),
+    }
+    assert not path.exists(), "the last one takes it along"

@@ -18,7 +18,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wa
 from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.http import connection, site
 from cxfr_proxy.admin.http import server as http_server
-from cxfr_proxy.admin.http.server import HttpServer, serve_http
+from cxfr_proxy.admin.http.server import HttpServer, http_listeners, serve_http
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
 
@@ -491,12 +491,12 @@ async def test_behind_events_comes_nothing(autojump_clock: MockClock) -> None:
 async def test_on_a_socket(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_http, ListenAddress("127.0.0.1", 0), FakeSite().site)
+        await nursery.start(serve_http, http_listeners(ListenAddress("127.0.0.1", 0)), FakeSite().site)
         fields = getattr(caplog.records[0], "cxfr_proxy_fields")  # noqa: B009 - mypy knows no such attribute
         assert (caplog.messages[0], fields["address"]) == ("http-listening", "127.0.0.1")
         client = Client(await trio.open_tcp_stream("127.0.0.1", fields["port"]))
         assert await client.ask("/livez") == (200, b"OK\n")
         with pytest.raises(ConfigError, match="cannot listen on"):
-            await serve_http(ListenAddress("127.0.0.1", fields["port"]), FakeSite().site)
+            await serve_http(http_listeners(ListenAddress("127.0.0.1", fields["port"])), FakeSite().site)
         await client.stream.aclose()
         nursery.cancel_scope.cancel()

@@ -26,8 +26,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
     return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
 
 
-def restart(it: World) -> None:
-    it.proxy.process.send_signal(signal.SIGUSR2)
+async def restart(it: World) -> None:
+    assert (await it.proxy.say("restart-workers")).code == 0
 
 
 async def pids(it: World) -> set[int]:
@@ -105,7 +105,7 @@ async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate
         async with trio.open_nursery() as comers:
             comers.start_soon(come_and_go, it, came)
             comers.start_soon(come_and_go, it, came)
-            restart(it)
+            await restart(it)
             ends = await it.proxy.event("restart-ends")
             at_the_end = len(came)
             await until(lambda: len(came) > at_the_end + 5)
@@ -133,7 +133,7 @@ async def test_both_generations_are_shown_and_the_last_are_told_in_time(
     async with world(tmp_path, certificate, "--cxfr-timeout", "60s", "--hard-stop-after", "15s") as it:
         raws = await it.log_in(10)
         before = await pids(it)
-        restart(it)
+        await restart(it)
         await it.proxy.event("worker-up", 3)
         rows = await it.proxy.show("workers")
         assert [(row["number"], row["state"]) for row in rows] == [(1, "leaving"), (1, "up"), (2, "up")]
@@ -155,7 +155,7 @@ async def test_who_is_about_to_log_in_may_do_so(tmp_path: Path, certificate: Dem
     """A connection that a worker has accepted is served by it to the end of the login, and then told to come again."""
     async with world(tmp_path, certificate, "--cxfr-timeout", "60s") as it:
         early = [await connect(it.proxy.address, it.certificate.client_context()) for _ in range(8)]
-        restart(it)
+        await restart(it)
         await it.proxy.event("worker-up", 3)
 
         async def log_in_and_leave(raw: e2e_proxy.Raw, user: str) -> None:
@@ -182,7 +182,7 @@ async def test_a_drain_goes_on(tmp_path: Path, certificate: DemoCertificate) -> 
                 done.append(await it.proxy.say("drain", "node1", "--wait"))
 
             await it.proxy.event("drain-begins")
-            restart(it)
+            await restart(it)
             await it.proxy.event("restart-ends")
         assert done[0].code == 0, done[0].output
         await until(lambda: all_served(clients, it.nodes[1]))
@@ -232,13 +232,13 @@ async def test_a_stop_in_the_middle(tmp_path: Path, certificate: DemoCertificate
     """TERM has the last word, and a second one as well."""
     async with world(tmp_path, certificate, "--cxfr-timeout", "60s", "--hard-stop-after", "60s") as it:
         await it.log_in(10)
-        restart(it)
+        await restart(it)
         await it.proxy.event("worker-up", 3)
         everybody = await pids(it)
         assert len(everybody) == 3
         it.proxy.process.send_signal(signal.SIGTERM)
         await it.proxy.event("stopping")
-        restart(it)
+        await restart(it)
         refused = await it.proxy.event("restart-refused")
         assert refused[0]["reason"] == "the proxy is stopping"
         it.proxy.process.send_signal(signal.SIGTERM)
@@ -251,7 +251,7 @@ async def test_a_stop_in_the_middle(tmp_path: Path, certificate: DemoCertificate
 async def test_one_process_is_not_replaced(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate, "--workers", "1") as it:
         (raw,) = await it.log_in(1)
-        restart(it)
+        await restart(it)
         assert "--workers 1" in (await it.proxy.event("restart-refused"))[0]["reason"]
         done = await it.proxy.say("restart-workers", "--wait")
         assert (done.code, done.output) == (

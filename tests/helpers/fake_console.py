@@ -21,7 +21,7 @@ from cxfr_proxy.admin.clients import ClientControl
 from cxfr_proxy.admin.codec import encode
 from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.admin.console import Console
-from cxfr_proxy.admin.control.server import serve_control
+from cxfr_proxy.admin.control.server import ControlDoor
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.history import History
@@ -57,8 +57,10 @@ from cxfr_proxy.admin.rows import (
     SoftwareRow,
     SourceRow,
     TransferRow,
+    UpgradeProgress,
     WorkerRow,
 )
+from cxfr_proxy.admin.upgrades import UpgradeControl
 from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.roll import Roll
 from cxfr_proxy.errors import ConfigError, NoSuchSession
@@ -85,6 +87,11 @@ class FakeConsole:
         RebalanceProgress(3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason=None),
         RebalanceProgress(3, 2, 1, 1, 0, 0, 2, finished=False, waiting_reason=None),
         RebalanceProgress(3, 3, 3, 1, 0, 0, 0, finished=True, waiting_reason=None),
+    )
+    upgrade: tuple[UpgradeProgress, ...] = (
+        UpgradeProgress("start", 4712, None, 2, 2, 3, finished=False, failure=None),
+        UpgradeProgress("move", 4712, "0.2.0", 2, 1, 3, finished=False, failure=None),
+        UpgradeProgress("done", 4712, "0.2.0", 2, 0, 0, finished=True, failure=None),
     )
     roll_script: tuple[RollProgress, ...] = (
         RollProgress("node1", "drain", 2, 2, 40, 0, finished=False, reason=None),
@@ -131,6 +138,7 @@ class FakeConsole:
             rolls=_Rolls(self),
             pins=_Pins(self),
             workers=_Workers(self),
+            upgrades=_Upgrades(self),
             clients=_Clients(self),
             sessions=_Sessions(self),
             peers=_Peers(self),
@@ -434,6 +442,20 @@ class _Workers(WorkerControl):
         await self._fake.send_interrupt()
 
 
+class _Upgrades(UpgradeControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    def begin(self, program: Path | None = None) -> None:
+        self._fake.calls.append(("upgrade", program))
+
+    async def follow(self) -> AsyncGenerator[UpgradeProgress, None]:
+        for row in self._fake.upgrade:
+            yield row
+            await trio.lowlevel.checkpoint()
+        await self._fake.send_interrupt()
+
+
 class _Clients(ClientControl):
     def __init__(self, fake: FakeConsole) -> None:
         self._fake = fake
@@ -613,7 +635,7 @@ def proxy_in_thread(path: Path, fake: FakeConsole) -> Iterator[None]:
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_control, path, partial(execute, fake.console))
+            await nursery.start(ControlDoor(path).serve, partial(execute, fake.console))
             stop.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
             ready.set()
 

@@ -100,7 +100,7 @@ async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, auto
             if action == "die":
                 it.workers[1].die()
             elif action == "restart":
-                it.supervisor.restart_on_signal()
+                it.supervisor.console.workers.restart()
             else:
                 it.nodes.write_text(
                     f"node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none weight={at:.0f}\n"
@@ -166,7 +166,7 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
         it.workers[1].die()
         await trio.sleep(1)
         populate(it)
-        it.supervisor.restart_on_signal()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         populate(it)
         await trio.sleep(60)

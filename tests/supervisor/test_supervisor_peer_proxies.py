@@ -433,6 +433,23 @@ async def test_an_order_is_void_when_the_list_says_something_new(when: str, auto
     assert house.cluster.get("a").admin_state is AdminState.MAINT
 
 
+async def test_the_orders_of_a_proxy_that_is_replaced_are_caught_up_with(autojump_clock: MockClock) -> None:
+    """It was given some while this one began."""
+    house, ready = House(alone=True), AdminState.READY
+    before = KeptState({"a": Directive(AdminState.DRAIN, against=ready)}, pins={"juliet@example.org": "a"})
+    house.kept.state = before
+    house.sharing.begin({})
+    drained = Directive(AdminState.DRAIN, aborted=True, against=ready)
+    house.kept.state = KeptState({"b": drained}, pins={"nurse@example.org": "b"})
+    house.sharing.take_over(before)
+    assert [node.admin_state for node in house.cluster] == [ready, AdminState.DRAIN]
+    assert {name: drain.stage for name, drain in house.drainer.drains.items()} == {"b": Stage.ABORTED}
+    assert house.pins.nodes == {"nurse@example.org": "b"}
+    told = house.follower.told.copy()
+    house.sharing.take_over(house.kept.state)
+    assert house.follower.told == told, "there is nothing new"
+
+
 async def test_with_others_the_store_is_what_counts(autojump_clock: MockClock) -> None:
     house = House()
     house.kept.state = KeptState({"a": Directive(AdminState.DRAIN)}, pins={"juliet@example.org": "b"})

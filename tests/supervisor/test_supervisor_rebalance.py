@@ -95,7 +95,7 @@ async def test_it_goes_on_with_new_workers(tmp_path: Path, autojump_clock: MockC
         await trio.sleep(1)
         row = await progress(it)
         assert (row.total, row.asked, row.moved, row.left, row.finished) == (20, 8, 8, 6, False)
-        it.supervisor.restart_on_signal()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         for worker in it.workers.values():
             said(worker, 1, 0, 0, 0, 0, 0, 0, 0)

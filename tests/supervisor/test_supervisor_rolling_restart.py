@@ -171,7 +171,7 @@ async def test_asked_again_while_it_goes_on(
         it.leave = False
         it.supervisor.console.workers.restart()
         await trio.sleep(1)
-        it.supervisor.restart_on_signal()
+        it.supervisor.console.workers.restart()
         it.supervisor.console.workers.restart()
         await trio.sleep(1)
         assert len(it.all) == 3
@@ -315,10 +315,10 @@ async def test_not_while_the_proxy_stops(
         it.supervisor.stop()
         with pytest.raises(ConfigError, match="the proxy is stopping"):
             it.supervisor.console.workers.restart()
-        it.supervisor.restart_on_signal()
+        it.supervisor.upgrade_on_signal()
         await trio.sleep(0.5)
         assert len(it.all) == 2
-        assert "restart-refused" in caplog.messages
+        assert "upgrade-refused" in caplog.messages
 
 
 @pytest.mark.parametrize("new_is_up", [True, False])
@@ -354,8 +354,8 @@ async def test_a_stop_in_the_middle(new_is_up: bool, tmp_path: Path, autojump_cl
 async def test_one_process_has_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with trio.open_nursery() as nursery:
         proxy = Proxy(replace(House(tmp_path, nursery).config, workers=1))
-    proxy.restart_on_signal()
-    assert caplog.messages == ["restart-refused"]
+    proxy.upgrade_on_signal()
+    assert caplog.messages == ["upgrade-refused"], "it is a part of this program"
     with pytest.raises(ConfigError, match="one process"):
         proxy.console.workers.restart()
     with pytest.raises(ConfigError, match="not being replaced"):

@@ -12,18 +12,19 @@ from __future__ import annotations
 import json
 import logging
 import select
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 import trio
 
 from cxfr_proxy.admin.callers import Caller, Role, Way
 from cxfr_proxy.admin.codec import json_pieces
 from cxfr_proxy.admin.control.peer import peer_of
-from cxfr_proxy.admin.control.socket_file import SocketFile, socket_file
+from cxfr_proxy.admin.control.socket_file import SocketFile, inherited_socket_file, socket_file
 from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -57,26 +58,71 @@ class Handler(Protocol):
         """
 
 
-async def serve_control(
-    path: Path, handler: Handler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> NoReturn:
-    """Serve commands on ``path`` until cancelled; ``started`` once they can be sent.
+class ControlDoor:
+    """The control socket at ``path``, and the conversations on it. ``inherited`` is the socket that listens there
+    already; ``None``: there is none."""
 
-    Raises :class:`ConfigError` as :func:`~.socket_file.socket_file` does. A socket that is removed is made again, and
-    commands go on meanwhile. On cancel all commands' waiting ends and the socket is removed.
-    """
-    with ExitStack() as held:
-        place = held.enter_context(socket_file(path))
-        async with trio.open_nursery() as commands:
-            emit(_log, "control-listening", path=str(path))
-            task_status.started()
-            while True:
-                await _serve_until_gone(place, partial(_serve_client, handler), commands)
-                emit(_log, "control-socket-gone", level=logging.WARNING, path=str(path))
-                held.close()
-                place = await _have_again(path, held)
-                emit(_log, "control-socket-again", path=str(path))
-    raise AssertionError("the loop has no end")
+    def __init__(self, path: Path, inherited: socket.socket | None = None) -> None:
+        self.path = path
+        self._inherited = inherited
+        self._place: SocketFile | None = None
+        self._accepting = trio.CancelScope()
+        self._conversations: dict[trio.CancelScope, str | None] = {}  # with the command, once it is known
+        self._ended = trio.Event()
+
+    @property
+    def listening(self) -> socket.socket | None:
+        """The socket on which commands come; ``None``: none does at the moment."""
+        return self._place.listening if self._place is not None else None
+
+    def give_away(self, staying: str) -> None:
+        """Leave the socket to a process that has it as well. Conversations end, but for commands of that name."""
+        if self._place is not None:
+            self._place.given_away = True
+        self._accepting.cancel()
+        for scope, command in self._conversations.items():
+            if command != staying:
+                scope.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until it was given away, and all conversations have ended."""
+        await self._ended.wait()
+
+    async def serve(self, handler: Handler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve commands until cancelled, or given away; ``started`` once they can be sent.
+
+        Raises :class:`ConfigError` as :func:`~.socket_file.socket_file` does. A socket that is removed is made again,
+        and commands go on meanwhile. On cancel all commands' waiting ends and the socket is removed.
+        """
+        with ExitStack() as held:
+            first = inherited_socket_file(self.path, self._inherited) if self._inherited else socket_file(self.path)
+            self._place = held.enter_context(first)
+            async with trio.open_nursery() as commands:
+                emit(_log, "control-listening", path=str(self.path))
+                task_status.started()
+                with self._accepting:
+                    while True:
+                        await _serve_until_gone(self._place, partial(self._converse, handler), commands)
+                        emit(_log, "control-socket-gone", level=logging.WARNING, path=str(self.path))
+                        self._place = None
+                        held.close()
+                        self._place = await _have_again(self.path, held)
+                        emit(_log, "control-socket-again", path=str(self.path))
+        self._ended.set()
+
+    async def _converse(self, handler: Handler, stream: trio.SocketStream) -> None:
+        """Serve one connection."""
+
+        async def named(caller: Caller, command: str, arguments: Mapping[str, object], send: SendLine, /) -> object:
+            self._conversations[scope] = command
+            return await handler(caller, command, arguments, send)
+
+        with trio.CancelScope() as scope:
+            self._conversations[scope] = None
+            try:
+                await _serve_client(named, stream)
+            finally:
+                del self._conversations[scope]
 
 
 async def _serve_until_gone(

@@ -60,13 +60,15 @@ def _name_or_number(name: str) -> str | int:
 CONTROL: Final = SocketUse("control socket", "--control", makes_directory=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SocketFile:
-    """A socket that listens, and the file by which it is found."""
+    """A socket that listens, and the file by which it is found. ``given_away``: another process listens on it by now,
+    and the file is not this one's to remove."""
 
     path: Path
     listening: socket.socket
     own: os.stat_result
+    given_away: bool = False
 
     @property
     def is_gone(self) -> bool:
@@ -87,6 +89,22 @@ def socket_file(path: Path, use: SocketUse = CONTROL) -> Iterator[SocketFile]:
     _prepare_directory(path, use)
     with _locked(path, use), _bound(path, use) as held:
         yield held
+
+
+@contextmanager
+def inherited_socket_file(path: Path, listening: socket.socket) -> Iterator[SocketFile]:
+    """Use a socket that listens on ``path`` already; at the end as :func:`socket_file`. It needs no lock: nobody takes
+    the place of a socket that answers."""
+    with listening:
+        try:
+            place = SocketFile(path, listening, path.lstat())
+        except OSError as exc:
+            raise ConfigError(f"{CONTROL.what} {path}: {exc.strerror or exc}") from exc
+        try:
+            yield place
+        finally:
+            if not place.given_away:
+                _remove_if_same(path, place.own)
 
 
 def _prepare_directory(path: Path, use: SocketUse) -> None:
@@ -137,16 +155,21 @@ def _bound(path: Path, use: SocketUse) -> Iterator[SocketFile]:
             raise ConfigError(f"{use.what} {path}: {exc.strerror or exc}") from exc
         finally:
             os.umask(before)
-        own = path.lstat()
+        own, given_away = path.lstat(), False
         try:
             try:
                 use.open_to_others(path)
                 listening.listen(use.backlog)
             except (OSError, LookupError) as exc:
                 raise ConfigError(f"{use.what} {path}: {getattr(exc, 'strerror', None) or exc}") from exc
-            yield SocketFile(path, listening, own)
+            place = SocketFile(path, listening, own)
+            try:
+                yield place
+            finally:
+                given_away = place.given_away
         finally:
-            _remove_if_same(path, own)
+            if not given_away:
+                _remove_if_same(path, own)
 
 
 def _remove_stale(path: Path, use: SocketUse) -> None:

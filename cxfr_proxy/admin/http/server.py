@@ -42,17 +42,20 @@ IDLE_SECONDS: Final = 75.0
 _log = logging.getLogger(__name__)
 
 
+def http_listeners(address: ListenAddress, inherited: Sequence[InheritedSocket] = ()) -> list[trio.SocketListener]:
+    """Return those of the address: the ``inherited`` ones; if there are none, it is bound. Raises
+    :class:`ConfigError`."""
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each.listening)) for each in inherited]
+    return listeners or bind([address])
+
+
 async def serve_http(
-    address: ListenAddress,
+    listeners: Sequence[trio.SocketListener],
     site: Site,
-    inherited: Sequence[InheritedSocket] = (),
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Answer requests until cancelled; ``started`` once there can be some. ``inherited``: the address' sockets; none:
-    it is bound. Raises :class:`ConfigError`."""
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each.listening)) for each in inherited]
-    listeners = listeners or bind([address])
+    """Answer requests until cancelled; ``started`` once there can be some."""
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
         emit(_log, "http-listening", address=host, port=port)

@@ -1,0 +1,150 @@
+"""The proxy whose place this one takes, as this one sees it.
+
+It hands over its sockets and what it keeps, and goes on until its clients have moved. Until then its sessions count as
+this proxy's: a node is not empty while the old proxy has clients there. Its counters go on in this one's.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+import trio
+
+from cxfr_proxy import __version__
+from cxfr_proxy.cluster.kept_state import KeptState, read_state
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.messages import EarlierNews, TransferEnded
+from cxfr_proxy.net.inherited import InheritedSocket, InheritedSockets
+from cxfr_proxy.supervisor.handover import (
+    GivenSocket,
+    HandedOver,
+    HandoverBegins,
+    HandoverChannel,
+    HandoverMessage,
+    NewsNoted,
+    PredecessorCounts,
+    PredecessorNews,
+    PredecessorTransfer,
+    SuccessorReady,
+    read_beginning,
+)
+from cxfr_proxy.transfers.client_news import Moved
+from cxfr_proxy.transfers.statistics import StatisticsRecord
+
+_log = logging.getLogger(__name__)
+
+
+class SuccessorHost(Protocol):
+    """The supervisor of this proxy."""
+
+    def note_predecessor_counts(self, counts: PredecessorCounts) -> None:
+        """Count those of the old proxy as well, in place of those it said last."""
+
+    def note_predecessor_news(self, news: EarlierNews) -> None:
+        """Let all workers know of it, now and later."""
+
+    def note_predecessor_transfer(self, ended: TransferEnded) -> None:
+        """Count it."""
+
+
+class Predecessor:
+    """``end`` is the channel's. Raises :class:`ConfigError` where it can't be understood. Blocks for a moment."""
+
+    def __init__(self, end: socket.socket) -> None:
+        begins = read_beginning(end)
+        self.begins: HandoverBegins = begins
+        self.state: KeptState = read_state(begins.state.encode())
+        self.for_clients = InheritedSockets(map(_adopt, begins.for_clients))
+        self.for_operators = InheritedSockets(map(_adopt, begins.for_operators))
+        self._channel_end = end
+        self._channel: HandoverChannel | None = None
+        self._last = begins.counts
+        self._handed_over: HandedOver | None = None
+        self._changed = trio.Event()
+        self._unread = False
+
+    async def run(self, host: SuccessorHost) -> None:
+        """Take what it says, until it has ended."""
+        self._channel = HandoverChannel(self._channel_end)
+        host.note_predecessor_counts(self._last)
+        try:
+            await self._channel.run(lambda message: self._receive(host, message))
+        except ConfigError as exc:
+            emit(_log, "handover-fault", level=logging.ERROR, reason=exc.message)
+        self._changed.set()
+        # It has no sessions any more; what it has counted stays.
+        nodes = {name: replace(each, sessions=0, logins_waiting=0) for name, each in self._last.nodes.items()}
+        last = PredecessorCounts(nodes=nodes, totals=self._last.totals)
+        host.note_predecessor_counts(last)
+        emit(_log, "predecessor-gone", pid=self.begins.pid)
+
+    async def hand_over(self) -> HandedOver:
+        """Say that this proxy is ready; return what it gets when it is the proxy.
+
+        Raises :class:`ConfigError` where the other one has ended instead.
+        """
+        while self._channel is None:
+            await trio.lowlevel.checkpoint()
+        self._channel.post(SuccessorReady(__version__))
+        await self._changed.wait()
+        if self._handed_over is None:
+            raise ConfigError("handover: the proxy that was to be replaced has ended")
+        return self._handed_over
+
+    def _receive(self, host: SuccessorHost, message: HandoverMessage) -> None:
+        match message:
+            case HandedOver():
+                self._handed_over = message
+                self._changed.set()
+            case PredecessorCounts():
+                self._last = message
+                host.note_predecessor_counts(message)
+            case PredecessorNews(pieces):
+                for piece in pieces:
+                    self._take_news(host, piece)
+            case PredecessorTransfer(ended):
+                try:
+                    host.note_predecessor_transfer(msgspec.json.decode(ended, type=TransferEnded))
+                except msgspec.MsgspecError as exc:
+                    self._note_unread(exc)
+            case _:
+                pass
+
+    def _take_news(self, host: SuccessorHost, piece: msgspec.Raw) -> None:
+        try:
+            earlier = msgspec.json.decode(piece, type=EarlierNews)
+        except msgspec.MsgspecError as exc:
+            self._note_unread(exc)
+            return
+        host.note_predecessor_news(earlier)
+        if isinstance(earlier.news, Moved) and self._channel is not None:
+            self._channel.post(NewsNoted(earlier.news.session))
+
+    def _note_unread(self, exc: Exception) -> None:
+        """Log once what this version can't read of another one's."""
+        if not self._unread:
+            self._unread = True
+            emit(_log, "handover-unread", level=logging.WARNING, reason=str(exc))
+
+    def statistics(self, handed_over: HandedOver) -> StatisticsRecord | None:
+        """Return its counts of transfers; ``None``: this version can't read them."""
+        try:
+            return msgspec.json.decode(handed_over.statistics, type=StatisticsRecord)
+        except msgspec.MsgspecError as exc:
+            self._note_unread(exc)
+            return None
+
+
+def _adopt(given: GivenSocket) -> InheritedSocket:
+    try:
+        sock = socket.socket(fileno=given.descriptor)
+    except OSError as exc:
+        raise ConfigError(f"handover: descriptor {given.descriptor}: {exc.strerror or exc}") from exc
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return InheritedSocket(sock, lasting=given.lasting)

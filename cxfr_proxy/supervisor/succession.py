@@ -1,0 +1,140 @@
+"""The parts of this proxy that are handed over to the one that takes its place, or were by the one before it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from cxfr_proxy.cluster.kept_state import KeptState, read_state
+from cxfr_proxy.ipc.messages import Announced, EarlierNews, News, Remembered, TransferEnded
+from cxfr_proxy.service_manager import ServiceManager
+from cxfr_proxy.supervisor.catch_up import CatchUp
+from cxfr_proxy.supervisor.client_sockets import ClientSockets
+from cxfr_proxy.supervisor.handover import HANDOVER_VERSION, HandedOver, HandoverBegins, PredecessorCounts
+from cxfr_proxy.supervisor.link import Link
+from cxfr_proxy.supervisor.management import Management
+from cxfr_proxy.supervisor.predecessor import Predecessor
+from cxfr_proxy.supervisor.state_keeper import StateKeeper
+from cxfr_proxy.supervisor.successor import UpgradeRun
+from cxfr_proxy.supervisor.worker_slots import WorkerSlots
+from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.transfers.client_news import AnyClientNews, Moved
+
+
+class Succession:
+    """An :class:`~.successor.UpgradeHost`, and an :class:`~.predecessor.SuccessorHost`."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        memory: CatchUp,
+        kept: StateKeeper,
+        sockets: ClientSockets,
+        keeper: WorkerSlots,
+        manager: ServiceManager,
+    ) -> None:
+        self._workers = workers
+        self._memory = memory
+        self._kept = kept
+        self._sockets = sockets
+        self._keeper = keeper
+        self._manager = manager
+        self._management: Management | None = None
+        self._announcing: dict[int, Link] = {}
+        self.given_away = False
+        """Another process is the proxy."""
+
+    def manages(self, management: Management) -> None:
+        """Hand over these, too."""
+        self._management = management
+
+    # --- to the next one
+
+    @property
+    def sessions(self) -> int:
+        return self._workers.sessions
+
+    @property
+    def stopping(self) -> bool:
+        return self._keeper.stopping and not self.given_away
+
+    def handover_begins(self) -> HandoverBegins:
+        assert self._management is not None
+        return HandoverBegins(
+            version=HANDOVER_VERSION,
+            pid=os.getpid(),
+            for_clients=tuple(self._sockets.given()),
+            for_operators=tuple(self._management.given()),
+            state=self._kept.content().decode(),
+            last_id=self._workers.last_id(),
+            counts=self._workers.own_counts(),
+        )
+
+    def earlier_news(self) -> Sequence[EarlierNews]:
+        return [each for piece in self._memory.pieces(trio.current_time()) for each in piece.news]
+
+    async def settle(self) -> None:
+        await self._kept.settle()
+
+    def hand_over(self, pid: int) -> HandedOver:
+        assert self._management is not None
+        self.given_away = True
+        self._management.give_away()
+        handed_over = HandedOver(
+            state=self._kept.give_away().decode(),
+            statistics=msgspec.Raw(msgspec.json.encode(self._workers.statistics.record())),
+            workers=self._workers.pasts(),
+        )
+        self._manager.replaced_by(pid)
+        self._sockets.give_away()
+        self._keeper.leave()
+        return handed_over
+
+    def predecessor_counts(self) -> PredecessorCounts:
+        return self._workers.own_counts()
+
+    def pass_on(self, link: Link, news: AnyClientNews, upgrade: UpgradeRun | None) -> None:
+        """Pass on what a worker has said. It is told when all know that a client is about to be asked to move."""
+        awaited = upgrade is not None and upgrade.note_news(EarlierNews(0.0, news))
+        if isinstance(news, Moved):
+            if awaited:
+                self._announcing[news.session] = link
+            else:
+                link.post(Announced(news.session))
+
+    def announced(self, session: int) -> None:
+        link = self._announcing.pop(session, None)
+        if link is not None:
+            link.post(Announced(session))
+
+    def announce_rest(self) -> None:
+        for session in list(self._announcing):
+            self.announced(session)
+
+    # --- from the one before
+
+    def note_predecessor_counts(self, counts: PredecessorCounts) -> None:
+        self._workers.note_predecessor(counts)
+
+    def note_predecessor_news(self, news: EarlierNews) -> None:
+        self._memory.note(news.news, trio.current_time() - news.seconds_ago)
+        message = News(news.news) if not news.seconds_ago else Remembered((news,))
+        for link in self._workers:
+            link.post(message)
+
+    def note_predecessor_transfer(self, ended: TransferEnded) -> None:
+        self._workers.note_transfer(ended.session, ended.full_jid, ended.transfer)
+
+    def take_over(self, predecessor: Predecessor, handed_over: HandedOver) -> None:
+        """Be the proxy from now on. Raises :class:`ConfigError`."""
+        assert self._management is not None
+        state: KeptState = read_state(handed_over.state.encode())
+        statistics = predecessor.statistics(handed_over)
+        if statistics is not None:
+            self._workers.statistics.take_over(statistics)
+        self._workers.take_over_pasts(handed_over.workers)
+        self._kept.take_over(state)
+        self._management.take_over(predecessor.state)

@@ -1,0 +1,146 @@
+"""The real command is replaced by a new process while it serves; or is not, and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from e2e_proxy import DOMAIN, Command, all_bound, command, connect, nodes_file, running, until
+from e2e_workers import World, world
+
+from cxfr_proxy.demo.account import MessageCounts, judge
+from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
+from cxfr_proxy.demo.client import DemoClient
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Security, Traffic
+from cxfr_proxy.demo.node import DemoNode
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
+
+
+PATIENT = ("--see-other-host-timeout", "30s", "--node-close-timeout", "30s", "--hard-stop-after", "2m")
+
+
+@contextlib.contextmanager
+def successors_ended(proxy: Command) -> Iterator[None]:
+    """Kill those that have taken the place of the command at the end of the block."""
+    try:
+        yield
+    finally:
+        for line in proxy.log:
+            if line.get("event") == "upgrade-begins":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(line["fields"]["pid"], signal.SIGKILL)
+
+
+async def info(proxy: Command) -> dict[str, object]:
+    done = await proxy.say("show", "info", "--json")
+    assert done.code == 0, done.output
+    row: dict[str, object] = json.loads(done.output)
+    return row
+
+
+async def talkative(it: World) -> list[DemoClient]:
+    """Two clients of each kind, bound, that say something numbered twenty times a second."""
+    clients = [
+        DemoClient(
+            f"talker{number}@{DOMAIN}",
+            kind,
+            it.proxy.address,
+            rng=random.Random(number),
+            login=ClientLogin(security=list(Security)[1 + number % 2], tls=it.certificate.client_context()),
+            back_off_seconds=0.05,
+            traffic=Traffic(0.05),
+        )
+        for number, kind in enumerate([*ClientKind] * 2)
+    ]
+    async with trio.open_nursery() as starting:
+        for client in clients:
+            starting.start_soon(it.nursery.start, client.run)
+    return clients
+
+
+async def come_and_go(it: World, came: list[str]) -> None:
+    """Log in, leave, and again; a connection that is refused or reset fails the test."""
+    while True:
+        raw = await connect(it.proxy.address, it.certificate.client_context())
+        came.append(await raw.log_in(f"comer{len(came)}"))
+        await raw.close()
+        await trio.sleep(0.02)
+
+
+async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """What was ordered holds, no number falls, and no session's number comes twice."""
+    async with world(tmp_path, certificate, "--transfer-rate", "50", *PATIENT) as it:
+        with successors_ended(it.proxy):
+            clients = await talkative(it)
+            assert (await it.proxy.say("pin", f"juliet@{DOMAIN}", "node2")).code == 0
+            before = await info(it.proxy)
+            came: list[str] = []
+            async with trio.open_nursery() as comers:
+                comers.start_soon(come_and_go, it, came)
+                it.proxy.process.send_signal(signal.SIGUSR2)
+                await it.proxy.event("upgrade-handed-over")
+                await it.proxy.event("upgrade-ends")
+                at_the_end = len(came)
+                await until(lambda: len(came) > at_the_end + 5)
+                comers.cancel_scope.cancel()
+            assert await it.proxy.process.wait() == 0
+            after = await info(it.proxy)
+            assert (before["pid"], after["state"]) == (it.proxy.process.pid, "serving")
+            assert after["pid"] != before["pid"]
+            assert [row["user"] for row in await it.proxy.show("pins")] == [f"juliet@{DOMAIN}"]
+            await until(lambda: all_bound(clients))
+            for client in clients:
+                client.quiet()
+            await until(lambda: all(client.account.settled for client in clients))
+            records = it.nodes[0].cluster.records
+            counts = sum((judge(client.account, records) for client in clients), MessageCounts())
+            assert (counts.lost, counts.twice) == (0, 0)
+            assert not [fault for client in clients for fault in client.faults]
+            everybody = {client.full_jid for client in clients}
+            moved = await it.proxy.logged("transfer", lambda found: everybody <= {each["jid"] for each in found})
+            assert sum(row["moved"] for row in await it.proxy.show("nodes")) == len(
+                [each for each in moved if each["outcome"] == "moved"]
+            ), "the new one counts on"
+            bound = [each["session"] for each in await it.proxy.event("bound", len(clients))]
+            assert it.proxy.silent_about("worker-died", "handover-fault", "handover-unread")
+            assert len({*bound}) >= len(clients)
+
+
+async def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """Nor does a program that is none of ours. Afterwards the only worker is replaced with its process."""
+    node = DemoNode("node1")
+    async with running(node) as nursery:
+        file = nodes_file(tmp_path, [node], node1="check=none")
+        async with command(nursery, tmp_path, file, "--starttls", "off", "--workers", "1") as proxy:
+            with successors_ended(proxy):
+                raw = await connect(proxy.address)
+                await raw.log_in("romeo")
+                good = file.read_text()
+                file.write_text(f"{good}node2\n")
+                failed = await proxy.say("upgrade")
+                assert failed.code == 1
+                assert f"the proxy goes on as it was: {file}:2:6: expected an address" in failed.output
+                failed = await proxy.say("upgrade", "--with", "/bin/false")
+                assert failed.code == 1
+                assert "/bin/false has ended with exit code 1" in failed.output
+                file.write_text(good)
+                assert (await info(proxy))["sessions"] == 1
+                done = await proxy.say("upgrade")
+                assert done.code == 0, done.output
+                assert "is the proxy; the old one has moved its clients and ends" in done.output
+                assert "urn:xmpp:cxfr" in await raw.xml() or await raw.error() == "reset"
+                assert (await info(proxy))["pid"] != proxy.process.pid
+                again = await connect(proxy.address)
+                await again.log_in("romeo")
+        nursery.cancel_scope.cancel()
