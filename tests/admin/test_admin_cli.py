@@ -15,7 +15,7 @@ from fake_console import START, FakeConsole, proxy_in_thread
 from msgspec.structs import replace
 
 from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.admin.rows import RebalanceProgress, RestartProgress
+from cxfr_proxy.admin.rows import RebalanceProgress, RestartProgress, UpgradeProgress
 from cxfr_proxy.cli import main, speaking
 
 
@@ -684,3 +684,15 @@ def test_what_is_missing_is_said_beside_the_answer(
     assert "worker 1" not in shown.out
     if as_json:
         assert json.loads(shown.out)
+
+
+def test_the_replacement_of_the_proxy_is_watched(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "upgrade") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "upgrade: process 4712 starts",
+        "upgrade: process 4712 (version 0.2.0) is the proxy, 3 sessions leave the old one",
+        "process 4712 (version 0.2.0) is the proxy; the old one has moved its clients and ends",
+    ]
+    failed = UpgradeProgress("start", 4712, None, 2, 2, 3, finished=True, failure="nodes.txt:3: expected a name")
+    assert run(path, "upgrade", fake=FakeConsole(upgrade=(failed,))) == 1
+    assert "the proxy goes on as it was: nodes.txt:3: expected a name" in capsys.readouterr().out

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from e2e_proxy import DOMAIN, Command, all_bound, command, connect, nodes_file, running, until
 from e2e_workers import World, world
 
+from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
@@ -42,11 +44,11 @@ def successors_ended(proxy: Command) -> Iterator[None]:
                     os.kill(line["fields"]["pid"], signal.SIGKILL)
 
 
-async def info(proxy: Command) -> dict[str, object]:
-    done = await proxy.say("show", "info", "--json")
-    assert done.code == 0, done.output
-    row: dict[str, object] = json.loads(done.output)
-    return row
+async def ask(proxy: Command, command: str, **arguments: object) -> Any:  # decoded JSON
+    """Return the answer, without a process for the question."""
+    async with aclosing(call(proxy.control, command, arguments)) as answers:
+        [answer] = [each.value async for each in answers if isinstance(each, Result)]
+    return answer
 
 
 async def talkative(it: World) -> list[DemoClient]:
@@ -83,8 +85,8 @@ async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate
     async with world(tmp_path, certificate, "--transfer-rate", "50", *PATIENT) as it:
         with successors_ended(it.proxy):
             clients = await talkative(it)
-            assert (await it.proxy.say("pin", f"juliet@{DOMAIN}", "node2")).code == 0
-            before = await info(it.proxy)
+            await ask(it.proxy, "pin", jid=f"juliet@{DOMAIN}", node="node2")
+            before = await ask(it.proxy, "show", what="info")
             came: list[str] = []
             async with trio.open_nursery() as comers:
                 comers.start_soon(come_and_go, it, came)
@@ -95,10 +97,10 @@ async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate
                 await until(lambda: len(came) > at_the_end + 5)
                 comers.cancel_scope.cancel()
             assert await it.proxy.process.wait() == 0
-            after = await info(it.proxy)
+            after = await ask(it.proxy, "show", what="info")
             assert (before["pid"], after["state"]) == (it.proxy.process.pid, "serving")
             assert after["pid"] != before["pid"]
-            assert [row["user"] for row in await it.proxy.show("pins")] == [f"juliet@{DOMAIN}"]
+            assert [row["user"] for row in await ask(it.proxy, "show", what="pins")] == [f"juliet@{DOMAIN}"]
             await until(lambda: all_bound(clients))
             for client in clients:
                 client.quiet()
@@ -109,7 +111,7 @@ async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate
             assert not [fault for client in clients for fault in client.faults]
             everybody = {client.full_jid for client in clients}
             moved = await it.proxy.logged("transfer", lambda found: everybody <= {each["jid"] for each in found})
-            assert sum(row["moved"] for row in await it.proxy.show("nodes")) == len(
+            assert sum(row["moved"] for row in await ask(it.proxy, "show", what="nodes")) == len(
                 [each for each in moved if each["outcome"] == "moved"]
             ), "the new one counts on"
             bound = [each["session"] for each in await it.proxy.event("bound", len(clients))]
@@ -128,19 +130,16 @@ async def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
                 await raw.log_in("romeo")
                 good = file.read_text()
                 file.write_text(f"{good}node2\n")
-                failed = await proxy.say("upgrade")
-                assert failed.code == 1
-                assert f"the proxy goes on as it was: {file}:2:6: expected an address" in failed.output
-                failed = await proxy.say("upgrade", "--with", "/bin/false")
-                assert failed.code == 1
-                assert "/bin/false has ended with exit code 1" in failed.output
+                failed = await ask(proxy, "upgrade")
+                assert failed["failure"].startswith(f"{file}:2:6: expected an address")
+                failed = await ask(proxy, "upgrade", **{"with": "/bin/false"})
+                assert failed["failure"].startswith("/bin/false has ended with exit code 1")
                 file.write_text(good)
-                assert (await info(proxy))["sessions"] == 1
-                done = await proxy.say("upgrade")
-                assert done.code == 0, done.output
-                assert "is the proxy; the old one has moved its clients and ends" in done.output
+                assert (await ask(proxy, "show", what="info"))["sessions"] == 1
+                done = await ask(proxy, "upgrade")
+                assert (done["step"], done["failure"]) == ("done", None)
                 assert "urn:xmpp:cxfr" in await raw.xml() or await raw.error() == "reset"
-                assert (await info(proxy))["pid"] != proxy.process.pid
+                assert (await ask(proxy, "show", what="info"))["pid"] == done["pid"] != proxy.process.pid
                 again = await connect(proxy.address)
                 await again.log_in("romeo")
         nursery.cancel_scope.cancel()
