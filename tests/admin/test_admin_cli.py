@@ -691,6 +691,7 @@ def test_the_replacement_of_the_proxy_is_watched(path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines() == [
         "upgrade: process 4712 starts",
         "upgrade: process 4712 (version 0.2.0) is the proxy, 3 sessions leave the old one",
+        "upgrade: process 4712 (version 0.2.0) is the proxy, 0 sessions leave the old one",
         "process 4712 (version 0.2.0) is the proxy; the old one has moved its clients and ends",
     ]
     failed = UpgradeProgress("start", 4712, None, 2, 2, 3, finished=True, failure="nodes.txt:3: expected a name")
