@@ -34,7 +34,16 @@ from cxfr_proxy.worker.reporter import Reporter
 from cxfr_proxy.worker.user_endpoint import UserEndpoint
 
 TAKEN = [each for each in SETTINGS if each.row.reload is not Reload.RESTART]
-NOT_A_WORKERS = {"http-tokens", "lookup-cache", "lookup-timeout", "rebalance", "user-map", "log-format", "log-level"}
+NOT_A_WORKERS = {
+    "http-host",
+    "http-tokens",
+    "log-format",
+    "log-level",
+    "lookup-cache",
+    "lookup-timeout",
+    "rebalance",
+    "user-map",
+}
 """Settings that make no difference to a worker: those of an endpoint without one, those of the supervisor, and those of
 the log, which is the process's."""
 DEVELOPMENT = "not a certificate"
