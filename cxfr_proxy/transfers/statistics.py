@@ -95,7 +95,9 @@ class Totals:
 
     def count_login(self, transport: str, seconds: float, *, tls: bool) -> None:
         self.logins[LOGIN_WAYS.index((transport, tls))] += 1
-        self.login_seconds.add(seconds)
+        # In steps of 1/1024 s, whose sums are exact. The order in which workers' sums are added up changes when one of
+        # them is gone, and a sum that a rounding error makes lower looks like a counter that has begun anew.
+        self.login_seconds.add(round(seconds * 1024) / 1024)
 
     def count_ended(self, reason: str, count: int = 1) -> None:
         self.ended[reason] = self.ended.get(reason, 0) + count

@@ -69,7 +69,7 @@ def test_totals_are_summed_up() -> None:
     one = Totals([1, 0, 2, 0], 2, 3, {"stalled": 1}, {"host-unknown": 4}, {"aborted": 5})
     other = Totals([10, 0, 0, 3], 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1})
     for each in (one, other):
-        each.count_login("tcp", 0.2, tls=True)
+        each.count_login("tcp", 0.2501, tls=True)
         each.count_failed_handshake("timeout")
         each.received = [1, 2]
     before = copy.deepcopy(other)
@@ -81,8 +81,24 @@ def test_totals_are_summed_up() -> None:
         {"stalled": 2, "stopped": 2},
         {"host-unknown": 4},
         {"aborted": 6, "other": 6},
-        login_seconds=Durations([0, 2, *[0] * 9], 0.4),
+        login_seconds=Durations([0, 2, *[0] * 9], 0.5),
         failed_handshakes={"timeout": 2},
         received=[2, 4],
     )
     assert other == before, "only one changes"
+
+
+def test_sums_of_workers_are_the_same_in_any_order() -> None:
+    rng = random.Random(6)
+    parts = [Totals() for _ in range(20)]
+    for each in parts:
+        for _ in range(50):
+            each.count_login("tcp", rng.uniform(0, 5), tls=True)
+    sums = set()
+    for _ in range(20):
+        rng.shuffle(parts)
+        total = Totals()
+        for each in parts:
+            total.include(each)
+        sums.add(total.login_seconds.seconds)
+    assert len(sums) == 1
