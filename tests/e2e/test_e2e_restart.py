@@ -238,9 +238,8 @@ async def test_a_stop_in_the_middle(tmp_path: Path, certificate: DemoCertificate
         assert len(everybody) == 3
         it.proxy.process.send_signal(signal.SIGTERM)
         await it.proxy.event("stopping")
-        await restart(it)
-        refused = await it.proxy.event("restart-refused")
-        assert refused[0]["reason"] == "the proxy is stopping"
+        refused = await it.proxy.say("restart-workers")
+        assert (refused.code, "the proxy is stopping" in refused.output) == (2, True)
         it.proxy.process.send_signal(signal.SIGTERM)
         assert await it.proxy.ended() == 0
         for pid in everybody:
@@ -251,8 +250,8 @@ async def test_a_stop_in_the_middle(tmp_path: Path, certificate: DemoCertificate
 async def test_one_process_is_not_replaced(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate, "--workers", "1") as it:
         (raw,) = await it.log_in(1)
-        await restart(it)
-        assert "--workers 1" in (await it.proxy.event("restart-refused"))[0]["reason"]
+        refused = await it.proxy.say("restart-workers")
+        assert (refused.code, "--workers 1" in refused.output) == (2, True)
         done = await it.proxy.say("restart-workers", "--wait")
         assert (done.code, done.output) == (
             2,
