@@ -29,11 +29,10 @@ class FileVersion(NamedTuple):
     mtime_ns: int
     size: int
     inode: int
-    ctime_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        return cls(status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns)
+        return cls(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def version_of(path: str | os.PathLike[str]) -> FileVersion | None:
