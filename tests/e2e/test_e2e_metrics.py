@@ -204,7 +204,8 @@ async def test_whether_it_lives_and_is_ready(tmp_path: Path, certificate: DemoCe
     async with world(tmp_path, certificate, *ON, "--workers", workers) as it:
         assert await get(it, "/livez") == (200, "OK\n")
         assert await get(it, "/readyz") == (200, "OK\n")
-        assert (await get(it, "/"))[0] == 404
+        assert (await get(it, "/"))[0] == 200
+        assert (await get(it, "/nowhere"))[0] == 404
         for node in it.nodes:
             await it.proxy.say("drain", node.name, "--force")
         assert await get(it, "/readyz") == (503, "no node is ready and up\n")
