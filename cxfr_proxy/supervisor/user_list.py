@@ -95,7 +95,8 @@ class UserList:
 
     async def read(self, path: str | os.PathLike[str] | None) -> ReadUsers | None:
         """Read that file in a thread; ``None``: there is none. The caller holds :attr:`being_read`, until it has taken
-        it (:meth:`take`).
+        it (:meth:`take`). Cancelling waits for the thread, which takes seconds for millions of users: one that went on
+        would note its version behind :meth:`unread`, and the change would be missed.
 
         Raises :class:`ConfigError`.
         """
@@ -103,7 +104,7 @@ class UserList:
             return None
         same = self._file if self._file is not None and self._file.path == os.fspath(path) else None
         file = same if same is not None else UserMapFile(path)
-        return ReadUsers(file, await trio.to_thread.run_sync(file.load, abandon_on_cancel=True))
+        return ReadUsers(file, await trio.to_thread.run_sync(file.load))
 
     def take(self, read: ReadUsers | None) -> None:
         """Place users by what was read from now on; ``None``: by no file."""
