@@ -76,3 +76,10 @@ def test_commands_find_the_services_control_socket(tmp_path: Path) -> None:
 def test_a_stop_has_the_time_that_it_takes_by_default() -> None:
     """More than that is asked for while the proxy stops."""
     assert float(value("TimeoutStopSec")) > Config().timeouts.hard_stop_after + PATIENCE_SECONDS
+
+
+def test_a_proxy_that_was_upgraded_is_stopped_and_started_as_before() -> None:
+    """Its main process was started by the one before, so systemd takes it for somebody else's child. With
+    ``KillMode=mixed`` it would not wait for its end, but kill all at once; and it may not see why it ended."""
+    assert value("KillMode") == "control-group"
+    assert value("Restart") == "always"

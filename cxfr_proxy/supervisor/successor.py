@@ -292,10 +292,13 @@ class Upgrades:
     def begin(self, other: str | None = None) -> None:
         """Begin one; ``other`` is the program to start, ``None``: the one that runs, as it is on disk now.
 
-        Raises :class:`ConfigError` while one goes on, and where this proxy is a part of another program.
+        Raises :class:`ConfigError` while one goes on, and where this proxy is a part of another program, or the first
+        process of a container, with which all others end.
         """
         if self._program is None:
             raise ConfigError("this proxy is a part of another program, which is to be replaced itself")
+        if os.getpid() == 1:
+            raise ConfigError("this is the first process of a container, which ends with it: start another container")
         if self._host.stopping:
             raise ConfigError("the proxy is stopping")
         if self.last is not None and not self.last.finished:

@@ -283,8 +283,10 @@ def test_a_proxy_that_has_just_begun() -> None:
     empty = replace(
         SNAPSHOT, nodes=[], workers=[], drains=[], states={}, totals=Totals(), statistics=TransferStatistics()
     )
-    assert families(empty)
+    found = families(empty)
     assert openmetrics(expose(empty, OPENMETRICS).body)
+    (refused,) = found["cxfr_connections_refused_total"].samples
+    assert (refused.labels["reason"], refused.value) == ("remote-connection-failed", 0), "an alert sees the first one"
 
 
 def test_the_document_is_drawn_from_the_table() -> None:

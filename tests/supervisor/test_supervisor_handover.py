@@ -229,6 +229,16 @@ async def test_what_can_not_be_replaced(tmp_path: Path, autojump_clock: trio.tes
             upgrades.begin()
 
 
+async def test_a_containers_first_process_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path) as it:
+        upgrades = Upgrades(it.supervisor._succession, it.supervisor._feed, Program(["/bin/true"], [], {}))
+        with monkeypatch.context() as patched:
+            patched.setattr("os.getpid", lambda: 1)
+            with pytest.raises(ConfigError, match="first process of a container"):
+                upgrades.begin()
+        assert upgrades.last is None
+
+
 def test_the_line_by_which_the_next_one_is_started() -> None:
     program = Program(["/opt/a/bin/cxfr-proxy"], ["--listen", "*:5222"], {})
     assert program.line(None) == ["/opt/a/bin/cxfr-proxy", "--listen", "*:5222"]

@@ -14,6 +14,7 @@ from cxfr_proxy.session.commands import Reason
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.statistics import WORKER_DIED, Durations
+from cxfr_proxy.xmpp.names import StreamCondition
 
 Measured = float | Durations
 Samples = Iterable[tuple[Sequence[str], Measured]]
@@ -105,6 +106,13 @@ def transfers(snapshot: MetricsSnapshot) -> Samples:
 def resumptions(snapshot: MetricsSnapshot) -> Samples:
     for node, kind, count in snapshot.statistics.resumptions():
         yield (node, kind.software, kind.trigger, kind.rung), count
+
+
+def refusals(snapshot: MetricsSnapshot) -> Samples:
+    """Return those for which an alert waits from the beginning: of a series that begins with its first refusals,
+    nobody sees that it has grown."""
+    reasons = {str(StreamCondition.REMOTE_CONNECTION_FAILED): 0} | snapshot.totals.refused
+    return [((reason,), count) for reason, count in reasons.items()]
 
 
 def failed_handshakes(snapshot: MetricsSnapshot) -> Samples:

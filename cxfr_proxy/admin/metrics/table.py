@@ -32,6 +32,7 @@ from cxfr_proxy.admin.metrics.samples import (
     failed_handshakes,
     healths,
     of_process,
+    refusals,
     resumptions,
     returns,
     session_states,
@@ -105,7 +106,7 @@ METRICS: Final = (
         "(remote-connection-failed: no node could be reached), the status of an HTTP answer (http-404), "
         "connections-per-address, or proxy-header.",
         ("reason",),
-        lambda snapshot: [((reason,), count) for reason, count in snapshot.totals.refused.items()],
+        refusals,
     ),
     Metric(
         "cxfr_logins_total",
