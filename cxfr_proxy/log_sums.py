@@ -30,11 +30,13 @@ MAX_OPEN: Final = 1000
 @dataclass(frozen=True, slots=True)
 class Rule:
     """``by``: the fields that make a group; ``most``: lines that are written of a group in each interval. Events
-    with a value in the field ``unless`` are always written."""
+    with a value in the field ``unless`` are always written. ``only``: a field and its value; events that have another
+    value there are always written."""
 
     by: tuple[str, ...] = ()
     most: int = 5
     unless: str | None = None
+    only: tuple[str, FieldValue] | None = None
 
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -51,6 +53,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "login-failed": Rule(("client",), most=30),
     # Each text once (upstream/node_warnings.py), and a node can make up any number of them.
     "node-warning": Rule(("node",), most=20),
+    # Of somebody whose token is good for less. What others order has a line each, which these must not push out.
+    "order": Rule(("by", "outcome"), only=("outcome", "denied")),
     "proxy-header-refused": Rule(("peer", "reason")),
     "room-again": Rule(),
     # Of somebody who has not logged in.
@@ -90,6 +94,8 @@ class Sums:
         """Return whether this event is to be written; otherwise count it. ``what`` comes back with the sum."""
         rule = RULES.get(event)
         if rule is None or (rule.unless is not None and fields.get(rule.unless) is not None):
+            return True
+        if rule.only is not None and fields.get(rule.only[0]) != rule.only[1]:
             return True
         values = {name: _place(name, fields.get(name)) for name in rule.by}
         with self._lock:

@@ -62,6 +62,15 @@ def test_other_events_are_always_written(sums: Sums) -> None:
     assert admitted(sums, 1000, "session-end", client="10.0.0.1", jid=None) == RULES["session-end"].most
 
 
+def test_orders_are_always_written_but_those_that_are_denied(sums: Sums) -> None:
+    assert admitted(sums, 1000, "order", by="alice", outcome="done") == 1000
+    assert admitted(sums, 1000, "order", by="alice", outcome="refused") == 1000
+    most = RULES["order"].most
+    assert admitted(sums, 1000, "order", by="viewer", outcome="denied") == most
+    told_of = {"by": "viewer", "outcome": "denied", "repeated": 1000 - most, "seconds": 0}
+    assert told(sums, at_once=True) == [("order", told_of)]
+
+
 def test_an_ipv6_client_is_its_network(sums: Sums, clock: Clock) -> None:
     assert sum(admitted(sums, 1, "tls-failed", client=f"2001:db8::{number:x}") for number in range(1000)) == 5
     assert admitted(sums, 1, "tls-failed", client="fe80::1%eth0") == 1

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from types import TracebackType
+from typing import Final
 
 import trio
 
@@ -19,6 +20,9 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit, quoted
 
 _log = logging.getLogger(__name__)
+
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+"""The caller has gone, or takes nothing of what is told of the order."""
 
 
 class OrderOutcome(StrEnum):
@@ -83,7 +87,7 @@ class AuditedOrder:
             self.ended(OrderOutcome.DONE)
         elif isinstance(exc, ConfigError):
             self.ended(OrderOutcome.REFUSED, str(exc))
-        elif isinstance(exc, Exception) and not isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError)):
+        elif isinstance(exc, Exception) and not isinstance(exc, _GONE):
             self.ended(OrderOutcome.FAILED)
         else:
             self.ended(OrderOutcome.UNKNOWN)
@@ -91,8 +95,19 @@ class AuditedOrder:
 
 def _arguments_text(given: Mapping[str, object]) -> str | None:
     """Return the arguments as one text, without those that were not given; ``None``: there are none."""
-    named = [f"{quoted(name)}={_value_text(value)}" for name, value in given.items() if value not in (None, False, [])]
+    named = [f"{quoted(name)}={_shown(value)}" for name, value in given.items() if not _is_left_out(value)]
     return " ".join(named) or None
+
+
+def _is_left_out(value: object) -> bool:
+    return value is None or value is False or value == []  # 0 is a value
+
+
+def _shown(value: object) -> str:
+    try:
+        return _value_text(value)
+    except RecursionError:  # no argument is like that
+        return quoted("(nested too deeply)")
 
 
 def _value_text(value: object) -> str:

@@ -95,6 +95,8 @@ class Command:
             return read_arguments(self.arguments, given)
         except ConfigError as exc:
             raise BadArguments(f"{self.name}: {exc.message}") from exc
+        except RecursionError as exc:  # a value that can't even be shown
+            raise BadArguments(f"{self.name}: expected plain values, found one that is nested too deeply") from exc
 
     def check_from_afar(self, given: Mapping[str, object]) -> None:
         """Raise :class:`BadArguments` for an argument that only counts on the control socket."""
@@ -103,9 +105,16 @@ class Command:
                 raise BadArguments(f"{self.name}: {argument.name} can be given on this machine only")
 
     def request(self, given: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
-        """Return the command and the arguments as :func:`execute` takes them."""
+        """Return the command and the arguments as :func:`execute` takes them.
+
+        Raises :class:`BadArguments` for one that would have another command carried out.
+        """
         command, _, what = self.name.partition(" ")
-        return command, {"what": what, **given} if what else given
+        if not what:
+            return command, given
+        if "what" in given:
+            raise BadArguments(f"{self.name}: unknown argument 'what'")
+        return command, {"what": what, **given}
 
 
 def _show(name: str, view: View) -> Command:

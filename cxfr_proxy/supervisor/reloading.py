@@ -6,7 +6,8 @@ to use, since a library of theirs may see a certificate otherwise. Only then it 
 worker at one stroke.
 
 The list of nodes and the user map are followed anyway. Where they are good and something else is not, they are taken
-when they would have been without being asked.
+when they would have been without being asked. So is the file of tokens: what was taken out of it lets nobody in any
+more, whatever else is wrong.
 """
 
 from __future__ import annotations
@@ -129,9 +130,13 @@ class Reloading:
 
         Raises :class:`~cxfr_proxy.admin.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
         """
-        self._seen = self._look()  # before it is read: what is written from here on is a change
-        with self._manager.reloading():
-            change, nodes = await self._take(self._settings.reread, again=True)
+        before, self._seen = self._seen, self._look()  # before it is read: what is written from here on is a change
+        try:
+            with self._manager.reloading():
+                change, nodes = await self._take(self._settings.reread, again=True)
+        except trio.Cancelled:  # whoever asked is gone: what has changed is still to be read
+            self._seen = before
+            raise
         done = [f"{nodes}, certificates read again"]
         if change.taken:
             done.append(f"{', '.join(change.taken)}: taken")
@@ -236,11 +241,15 @@ class Reloading:
             raise
 
     def _put_back(self, found: _ReadSoFar) -> None:
-        self._nodes.allow(self._settings.config.redirection)
+        config = self._settings.config
+        self._nodes.allow(config.redirection)
         if found.nodes is not None:
             self._nodes.unread()
         if found.users is not None:
             self._users.unread()
+        same_file = found.change is None or found.change.config.http_tokens == config.http_tokens
+        if found.tokens is not None and same_file:
+            self._access.use(config, found.tokens)
 
     def _use(self, found: _ReadSoFar) -> str | None:
         """Have all of it count, at one stroke: nothing is awaited here, and nothing fails."""

@@ -53,6 +53,12 @@ async def test_an_order_that_is_done(orders: pytest.LogCaptureFixture) -> None:
     ]
 
 
+async def test_zero_is_an_argument(orders: pytest.LogCaptureFixture) -> None:
+    with AuditedOrder(OPERATOR, "drain", {"node": "node1", "grace": 0, "deadline": 0.0, "plan": False}):
+        pass
+    assert [line["arguments"] for line in lines(orders)] == ["node=node1 grace=0 deadline=0.0"]
+
+
 async def test_looking_is_no_order(orders: pytest.LogCaptureFixture) -> None:
     await execute(FakeConsole().console, OPERATOR, "show", {"what": "nodes"}, _ignore)
     await execute(FakeConsole().console, OPERATOR, "drain", {"node": "node1", "plan": True}, _ignore)
@@ -96,6 +102,7 @@ async def test_one_that_is_refused(command: str, given: Fields, reason: str, ord
     [
         (ZeroDivisionError("secret"), "failed"),
         (trio.BrokenResourceError("the caller has gone"), "unknown"),
+        (trio.TooSlowError("the caller takes nothing"), "unknown"),
         (KeyboardInterrupt(), "unknown"),
     ],
 )

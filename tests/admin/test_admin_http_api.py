@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -12,14 +13,14 @@ import msgspec
 import pytest
 import trio
 from fake_console import FakeConsole
-from fake_site import SECRETS, FakeSite, json_of
+from fake_site import SECRETS, FakeBody, FakeSite, json_of
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.commands import COMMANDS, Command
 from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.admin.http import api
-from cxfr_proxy.admin.http.exchange import HttpAnswer
+from cxfr_proxy.admin.http.exchange import HttpAnswer, PageRequest
 from cxfr_proxy.admin.http.paths import BASE, path_of
 from cxfr_proxy.admin.http.tokens import TokenList
 from cxfr_proxy.admin.rows import RestartProgress
@@ -81,6 +82,7 @@ async def test_filters_are_the_query() -> None:
         ("show/sessions?limit=1&limit=2", 400, "show sessions: 'limit': expected it once"),
         ("show/sessions?colour=red", 400, "show sessions: unknown argument 'colour'"),
         ("show/sessions?user=%ff", 400, "expected a query like"),
+        ("show/info?what=sessions", 400, "show info: unknown argument 'what'"),
         ("show/sessions?" + "&".join(["a=b"] * 101), 400, "expected a query like"),
         ("show/session", 400, "show session: id: expected the number of a session, found nothing"),
         ("show/session?id=99", 404, "there is no session 99"),
@@ -194,6 +196,47 @@ async def test_what_is_ordered_wrongly(body: bytes, status: int, detail: str, ca
     assert problem_of(answer)["detail"].startswith(detail)
     assert site.fake.calls == []
     assert all(order["outcome"] == "refused" for order in orders(caplog))
+
+
+@pytest.mark.parametrize("name", ["node", "colour"])
+async def test_however_deep_a_value_is_it_is_refused_and_in_the_log(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for deep in range(10, 1000, 10):
+        caplog.clear()
+        body = b'{"%s": %s%s}' % (name.encode(), b"[" * deep, b"]" * deep)
+        answer = await FakeSite().answer(
+            f"{BASE}/drain", "POST", body, role_="operate", content_type="application/json"
+        )
+        assert answer.status is HTTPStatus.BAD_REQUEST
+        if not problem_of(answer)["detail"].startswith("expected an object of JSON"):
+            assert [order["outcome"] for order in orders(caplog)] == ["refused"]
+
+
+class BodyDuringWhich(FakeBody):
+    """Something happens while it is read."""
+
+    def __init__(self, data: bytes, happens: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._happens = happens
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        self._happens()
+        return await super().read_body(max_bytes)
+
+
+async def test_a_token_that_is_taken_away_while_its_order_comes() -> None:
+    site = FakeSite()
+    body = BodyDuringWhich(b'{"node": "node1"}', lambda: site.access.use(site.config, TokenList()))
+    headers = {
+        "host": "127.0.0.1",
+        "authorization": f"Bearer {SECRETS[Role.ADMIN]}",
+        "content-type": "application/json",
+    }
+    answer = await site.site.answer(PageRequest("POST", f"{BASE}/drain", headers, "192.0.2.1", body))
+    assert isinstance(answer, HttpAnswer)
+    assert answer.status is HTTPStatus.UNAUTHORIZED
+    assert site.fake.calls == []
 
 
 async def test_what_would_be_an_outage_is_refused() -> None:

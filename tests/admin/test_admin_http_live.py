@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -279,6 +280,38 @@ async def test_progress_then_the_result(autojump_clock: MockClock) -> None:
     assert [name for name, _ in found] == ["progress"] * 4 + ["result"]
     assert found[-1][1]["kind"] == "drain-progress"
     assert found[-1][1]["finished"]
+
+
+async def test_a_token_that_is_taken_away_ends_the_progress_and_not_the_order(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    site = FakeSite()
+
+    class Revoking(ListSink):
+        async def send(self, data: bytes) -> None:
+            await super().send(data)
+            if b"event: progress" in data:
+                site.access.use(site.config, TokenList())
+
+    found = await site.ask(
+        "/api/v1/drain",
+        "POST",
+        b'{"node": "node1", "wait": true}',
+        authorization=f"Bearer {SECRETS[Role.OPERATE]}",
+        content_type="application/json",
+        accept="text/event-stream",
+    )
+    assert isinstance(found, EventStream)
+    sink = Revoking()
+    await found.send_to(sink)
+    events = Events(sink)
+    assert [(await events.next())[0] for _ in sink.pieces[2:]] == ["progress"]
+    name, _, problem = await events.next()
+    assert (name, problem["status"]) == ("error", 401)
+    assert site.fake.draining == {"node1"}
+    outcomes = [each.cxfr_proxy_fields["outcome"] for each in caplog.records if each.message == "order"]  # type: ignore[attr-defined]
+    assert outcomes == ["begun"]
 
 
 async def test_one_that_is_not_waited_for_has_a_plain_answer() -> None:

@@ -353,6 +353,26 @@ async def test_who_waits_for_an_answer_goes_last(autojump_clock: MockClock) -> N
         assert (await busy.stream.receive_some()).startswith(b"HTTP/1.1 200 OK")
 
 
+async def test_no_stranger_ends_a_stream_or_an_order(autojump_clock: MockClock) -> None:
+    """Though they are the oldest, and all others ask as well."""
+    async with world() as it:
+        it.source.go = trio.Event()
+        watcher, orderer = it.connect(), it.connect()
+        await watcher.stream.send_all(WATCH)
+        await orderer.stream.send_all(f"{ORDER}Content-Length: 17\r\n\r\n".encode())
+        await wait_all_tasks_blocked()
+        for _ in range(2 * http_server.MAX_CONNECTIONS):
+            await it.connect().stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            await wait_all_tasks_blocked()
+        assert it.server.connections == http_server.MAX_CONNECTIONS
+        await orderer.stream.send_all(BODY)
+        assert (await orderer.stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        answered = b""
+        while b"event: source" not in answered:
+            answered += await watcher.stream.receive_some()
+        assert b"event: summary" in answered
+
+
 async def test_one_address_leaves_room_for_others() -> None:
     """Over sockets, of which each has an address."""
     server = HttpServer(FakeSite().site)

@@ -15,6 +15,7 @@ from prometheus_client import parser
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.http.status import ProxyStatus
+from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
@@ -235,10 +236,34 @@ async def test_however_many_ask_it_takes_a_small_share_of_the_time(
     async with house(tmp_path) as it:
         subject = scraper(it, share=share)
         began = trio.current_time()
-        async with trio.open_nursery() as asking:
-            for _ in range(11):
-                asking.start_soon(subject.metrics, "")
+        for _ in range(11):
+            await subject.metrics("")
         assert trio.current_time() - began == pytest.approx(10 * 0.03 / share, rel=0.3)
+
+
+async def test_who_asks_waits_for_one_page_and_not_for_those_of_others(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A worker that hangs makes each page take its time."""
+    async with house(tmp_path) as it:
+        subject = scraper(it)
+        first = await subject.metrics("")
+        it.workers[1].hangs = True
+        await trio.sleep(1)
+        began = trio.current_time()
+        pages: list[Exposition] = []
+
+        async def ask(accept: str) -> None:
+            pages.append(await subject.metrics(accept))
+
+        async with trio.open_nursery() as asking:
+            for _ in range(50):
+                asking.start_soon(ask, "")
+                asking.start_soon(ask, "application/openmetrics-text")
+        assert len(pages) == 100
+        assert len({id(page) for page in pages}) == 2, "one of each format"
+        assert first not in pages, "none from before somebody has asked"
+        assert trio.current_time() - began < 3 * ANSWER_SECONDS
 
 
 async def test_figures_of_the_process(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -148,6 +148,40 @@ async def test_tokens_are_taken_with_the_rest(tmp_path: Path, settings: Path, au
         assert names_of(it) is None
 
 
+async def test_a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    tokens = tmp_path / "tokens.txt"
+    write_tokens(tokens, "view", "grafana", "admin", "mallory")
+    write(settings, f"http-tokens = '{tokens}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        assert names_of(it) == ["grafana", "mallory"]
+        write(it.nodes, "node1 10.0.0.1:x\n")
+        write_tokens(tokens, "view", "grafana")
+        await trio.sleep(5)
+        assert names_of(it) == ["grafana"]
+        write_tokens(tmp_path / "others.txt", "view", "bob")
+        write(settings, f"http-tokens = '{tmp_path / 'others.txt'}'\n")
+        await trio.sleep(5)
+        assert names_of(it) == ["grafana"], "a setting that is not taken names no tokens"
+
+
+async def test_what_somebody_has_seen_who_is_gone_is_read_again(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    tokens = tmp_path / "tokens.txt"
+    write_tokens(tokens, "view", "grafana", "admin", "mallory")
+    write(settings, f"http-tokens = '{tokens}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        write_tokens(tokens, "view", "grafana")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await it.supervisor.console.files.reload()
+        assert names_of(it) == ["grafana", "mallory"]
+        await trio.sleep(5)
+        assert names_of(it) == ["grafana"]
+
+
 async def test_nodes_that_are_good_are_followed_although_settings_are_not(
     tmp_path: Path, settings: Path, autojump_clock: MockClock
 ) -> None:

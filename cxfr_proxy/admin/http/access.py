@@ -85,6 +85,11 @@ class Access:
         """Return whether that token still lets in."""
         return self.tokens is not None and admission.token in self.tokens.tokens
 
+    def check_token(self, admission: Admitted) -> None:
+        """Raise :class:`HttpProblem` if that token lets nobody in any more."""
+        if not self.holds(admission):
+            raise _not_known()
+
     def admit(self, request: PageRequest) -> Admitted:
         """Return who asks. Raises :class:`HttpProblem` for those who are not let in."""
         if self.tokens is None:
@@ -101,11 +106,7 @@ class Access:
         token = self.tokens.find(match[1]) if match is not None else None
         if token is None:
             emit(_log, "http-denied", level=logging.WARNING, client=request.address, reason="unknown token")
-            raise HttpProblem(
-                HTTPStatus.UNAUTHORIZED,
-                "this token is not known here",
-                ("WWW-Authenticate", f'{_CHALLENGE}, error="invalid_token"'),
-            )
+            raise _not_known()
         return Admitted(Caller(token.name, token.role, Way.HTTP, address=request.address or None), token)
 
     def check_origin(self, request: PageRequest) -> None:
@@ -127,6 +128,14 @@ class Access:
             return False
         name = (match["v6"] or match["name"]).lower().removesuffix(".")
         return name in self._names or _is_address(name)
+
+
+def _not_known() -> HttpProblem:
+    return HttpProblem(
+        HTTPStatus.UNAUTHORIZED,
+        "this token is not known here",
+        ("WWW-Authenticate", f'{_CHALLENGE}, error="invalid_token"'),
+    )
 
 
 _OF_THIS_SITE: Final[Sequence[str]] = ("", "none", "same-origin")

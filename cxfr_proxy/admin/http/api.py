@@ -101,9 +101,10 @@ class HttpApi:
             AuditedOrder(admission.caller, command.name, {}).ended(OrderOutcome.DENIED)
             raise
         given = await given_by_body(command, request)
+        self._access.check_token(admission)  # a body may take its time
         if command.is_waited_for(given) and request.accepts(EVENT_STREAM):
             self._streams.check_room()
-            return OrderStream(self._console, admission, command, given, self._streams)
+            return OrderStream(self._console, self._access, admission, command, given, self._streams)
         return await self._carry_out(admission, command, given, seconds=ORDER_SECONDS)
 
     async def _carry_out(
@@ -123,8 +124,8 @@ class HttpApi:
                 await trio.lowlevel.checkpoint()
 
         with trio.move_on_after(seconds) as waiting:
-            name, arguments = command.request(given)
             try:
+                name, arguments = command.request(given)
                 answer = await execute(self._console, admission.caller, name, arguments, report)
             except ConfigError as exc:
                 raise refusal(command, exc, tuple(notes)) from exc

@@ -36,6 +36,8 @@ class HttpConnection:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.life = trio.CancelScope()
         self.address = _address(stream)
+        self.is_known = False
+        """Whether somebody who has a token gives an order by it now, or watches."""
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head_only = False
@@ -50,6 +52,7 @@ class HttpConnection:
 
         An answer instead: what came is no request, or took too long.
         """
+        self.is_known = False
         self._head_only = False
         self._body.clear()
         begun = bool(self._http.trailing_data[0])
@@ -83,6 +86,7 @@ class HttpConnection:
 
     async def read_body(self, max_bytes: int) -> bytes:
         """Return the body of the last request; see :class:`~.exchange.BodySource`."""
+        self.is_known = True  # nobody else's is read
         try:
             with trio.fail_after(REQUEST_SECONDS):
                 if self._http.they_are_waiting_for_100_continue:
@@ -131,6 +135,7 @@ class HttpConnection:
 
     async def stream(self, what: EventStream) -> None:
         """Send an answer that goes on, until its end or the client's. It is the last one on this connection."""
+        self.is_known = True
         headers = [("Content-Type", EVENT_STREAM), *_ALWAYS, ("Connection", "close")]
         # It goes out with the first piece: nothing is awaited until the stream counts as one that is open.
         self._head = self._write(h11.Response(status_code=HTTPStatus.OK, headers=headers, reason=HTTPStatus.OK.phrase))

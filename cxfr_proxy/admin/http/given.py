@@ -22,8 +22,8 @@ _SWITCH: Final = {"true": True, "false": False}
 
 
 def api_arguments(command: Command) -> Sequence[Argument]:
-    """Return the arguments that it takes by HTTP: those that the proxy is told."""
-    return [each for each in command.arguments if not each.stays]
+    """Return the arguments that it takes by HTTP: those that the proxy is told, and that count from afar."""
+    return [each for each in command.arguments if not each.stays and not each.local]
 
 
 def given_by_query(command: Command, query: str) -> Mapping[str, object]:

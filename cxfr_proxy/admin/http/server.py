@@ -7,7 +7,8 @@ part of that trouble. So:
   somebody who has a token, and within limits. An answer that is not taken in time ends the connection.
 - The number of connections is limited, in all and for each address, and yet a new one always finds a place: the one
   that has waited the longest without asking for anything is closed for it or, where all ask, the oldest. Neither a peer
-  that holds connections open nor one that asks without end keeps a health check out.
+  that holds connections open nor one that asks without end keeps a health check out. Orders, and streams, of those who
+  have a token go last: no stranger ends them.
 - One request at a time. A client that sends more without waiting for the answer (pipelining, which no client in use
   does) gets one answer, and that is the end of the connection.
 - What is no HTTP is answered with a 400, or with what h11 thinks fits better, and is the end of the connection. A
@@ -19,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
+from itertools import chain
 from typing import Final, NoReturn
 
 import trio
@@ -101,7 +103,8 @@ class HttpServer:
 
     def _end_one_of(self, connections: Collection[HttpConnection]) -> None:
         waiting = (each for each in self._waiting if each in connections)
-        ended = next(waiting, None) or next(iter(connections))
+        of_strangers = (each for each in connections if not each.is_known)
+        ended = next(chain(waiting, of_strangers, connections))
         self._waiting.pop(ended, None)
         del self._open[ended]
         ended.life.cancel()

@@ -85,17 +85,22 @@ class FeedStream(EventStream):
 
 
 class OrderStream(EventStream):
-    """An order that is carried out while its progress is told; at last its result, or the error."""
+    """An order that is carried out while its progress is told; at last its result, or the error.
+
+    It ends when its token lets nobody in any more; what has begun goes on.
+    """
 
     def __init__(
         self,
         console: Console,
+        access: Access,
         admission: Admitted,
         command: Command,
         given: Mapping[str, object],
         streams: OpenStreams,
     ) -> None:
         self._console = console
+        self._access = access
         self._admission = admission
         self._command = command
         self._given = given
@@ -107,12 +112,14 @@ class OrderStream(EventStream):
         async def report(row: Progress | Note) -> None:
             if isinstance(row, Note):
                 notes.append(row.note)
+            else:
+                self._access.check_token(self._admission)
             await sink.send(sse_event("note" if isinstance(row, Note) else "progress", encode(row)))
 
         with self._streams.one_more():
             await sink.send(BEGINNING)
             problem = HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "the proxy failed to do that; its log says why")
-            passing = (ConfigError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+            passing = (ConfigError, HttpProblem, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
             name, arguments = self._command.request(self._given)
             try:
                 with isolated(Task.HTTP, passing, command=self._command.name):
@@ -121,4 +128,6 @@ class OrderStream(EventStream):
                     return
             except ConfigError as exc:
                 problem = refusal(self._command, exc, tuple(notes))
+            except HttpProblem as exc:
+                problem = exc
             await sink.send(sse_event("error", encode(problem.as_object())))

@@ -39,11 +39,18 @@ def expose(snapshot: MetricsSnapshot, accept: str = "") -> Exposition:
     return Exposition(content_type, b"".join(parts))
 
 
+def content_type_of(accept: str) -> str:
+    """Return the content type of the page that ``accept``, the request's header, asks for."""
+    is_openmetrics = any(each.partition(";")[0].strip().lower() == _OPENMETRICS for each in accept.split(","))
+    return openmetrics.CONTENT_TYPE_LATEST if is_openmetrics else _PLAIN
+
+
 def in_parts(snapshot: MetricsSnapshot, accept: str = "") -> tuple[str, Iterator[bytes]]:
     """Return the content type, and the page metric by metric: with ten thousand nodes, a metric takes a fiftieth of a
     second, and there are some fifty."""
-    if any(each.partition(";")[0].strip().lower() == _OPENMETRICS for each in accept.split(",")):
-        return openmetrics.CONTENT_TYPE_LATEST, _openmetrics(snapshot)
+    content_type = content_type_of(accept)
+    if content_type != _PLAIN:
+        return content_type, _openmetrics(snapshot)
     return _PLAIN, (exposition.generate_latest(_Collected(snapshot, metric)) for metric in METRICS)
 
 

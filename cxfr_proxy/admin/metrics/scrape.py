@@ -1,7 +1,8 @@
 """Taking a snapshot of the running proxy, and making a page of it.
 
 That costs some milliseconds, in which a proxy of one process serves nobody. So there is one page at a time, made metric
-by metric, and between two pages a pause that keeps their cost to a small share of the time, however many ask.
+by metric, and between two pages a pause that keeps their cost to a small share of the time, however many ask. All who
+wait for their turn get the page that is made next: nobody waits behind others for a page of their own.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
-from cxfr_proxy.admin.metrics.exposition import Exposition, in_parts
+from cxfr_proxy.admin.metrics.exposition import Exposition, content_type_of, in_parts
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.nodes import node_row
 from cxfr_proxy.admin.parts import Drainer, Sessions
@@ -38,6 +39,13 @@ class FilesRead:
     source: SourceStatus
     certificates: ServerCertificates
     reloads: Reloads
+
+
+class _MadePage(NamedTuple):
+    """``number`` counts pages."""
+
+    number: int
+    page: Exposition
 
 
 class MetricsScraper:
@@ -65,11 +73,20 @@ class MetricsScraper:
         self._started = time.time()
         self._turn = trio.Lock()
         self._next = -float("inf")
+        self._begun = 0
+        """How many pages were begun."""
+        self._made: dict[str, _MadePage] = {}
+        """The last page of each content type."""
 
     async def metrics(self, accept: str) -> Exposition:
         """Return the page in a format that ``accept`` allows, the request's header of that name."""
+        before, wanted = self._begun, content_type_of(accept)
         async with self._turn:
+            made = self._made.get(wanted)
+            if made is not None and made.number > before:
+                return made.page
             await trio.sleep_until(self._next)
+            self._begun += 1
             states = await self._sessions.states()
             began = time.thread_time()
             content_type, parts = in_parts(self._snapshot(states), accept)
@@ -83,7 +100,9 @@ class MetricsScraper:
                     break
                 body.append(part)
             self._next = trio.current_time() + took / self._share
-            return Exposition(content_type, b"".join(body))
+            page = Exposition(content_type, b"".join(body))
+            self._made[wanted] = _MadePage(self._begun, page)
+            return page
 
     def _snapshot(self, states: Mapping[str, int]) -> MetricsSnapshot:
         drains = [

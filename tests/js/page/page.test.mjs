@@ -81,13 +81,13 @@ test("a stream that ends is opened again, from the last event on, until it is re
   const seen = [];
   const connection = new Connection(api, "/stream", {
     onEvent: (topic, data) => seen.push([topic, data]),
-    onState: (state, detail) => seen.push(state === "refused" ? [state, detail.message] : state),
+    onState: (state, detail) => seen.push(detail ? [state, detail.message] : state),
   });
   connection.open();
   connection.open(); // it is
   await until(() => seen.some((each) => each[0] === "refused"));
   assert.deepEqual(asked, [["/stream", undefined], ["/stream", "7-1"], ["/stream", "7-1"], ["/stream", "7-1"]]);
-  assert.deepEqual(seen, ["connecting", ["nodes", { rows: [] }], "live", "reconnecting", "reconnecting", "reconnecting", ["refused", "this token is not known here"]]);
+  assert.deepEqual(seen, ["connecting", ["nodes", { rows: [] }], "live", "reconnecting", ["reconnecting", "8 streams are open already"], "reconnecting", ["refused", "this token is not known here"]]);
 });
 
 test("a stream that is paused says nothing more", async () => {

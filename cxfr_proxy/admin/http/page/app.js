@@ -49,7 +49,7 @@ export class App {
   #isLive = false;
   #role = null;
   #version = null;
-  #why = null; // the proxy shows nothing; null: it does
+  #why = null; // why the proxy shows nothing; null: it does, or will at once
 
   constructor() {
     this.api = new Api(this.#token);
@@ -148,7 +148,7 @@ export class App {
       words = lacksToken ? "token needed" : "not connected";
       this.#why = lacksToken ? "Nothing is shown without a token." : clean(detail.message);
       if (detail?.status === 401) this.#refused(detail);
-    } else this.#why = null;
+    } else this.#why = detail === null ? null : clean(detail.message);
     const mark = by("connection");
     attribute(mark, "data-tone", tone);
     text(mark, words);

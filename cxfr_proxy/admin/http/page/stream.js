@@ -65,7 +65,7 @@ const FINAL = new Set([401, 403, 404, 421]); // asking again changes nothing
 
 /**
  * Keeps a stream open. `listener` has `onEvent(topic, data)` and `onState(state, detail)`; states are `connecting`,
- * `live`, `reconnecting`, `refused` (with the Refused as its detail) and `paused`.
+ * `live`, `reconnecting` (with the Refused as its detail if there was one, else null), `refused` (with it) and `paused`.
  */
 export class Connection {
   #api;
@@ -116,20 +116,21 @@ export class Connection {
   async #run(life) {
     this.#listener.onState("connecting", null);
     while (!life.signal.aborted) {
+      let why = null;
       try {
         await this.#read(life);
       } catch (error) {
         if (life.signal.aborted) return;
-        if (error instanceof Refused && FINAL.has(error.status)) {
+        why = error instanceof Refused ? error : null;
+        if (FINAL.has(why?.status)) {
           this.#life = null;
-          this.#listener.onState("refused", error);
+          this.#listener.onState("refused", why);
           return;
         }
       }
       if (life.signal.aborted) return;
-      const pause = this.#pause();
-      this.#listener.onState("reconnecting", pause);
-      await this.#sleep(pause, life.signal);
+      this.#listener.onState("reconnecting", why);
+      await this.#sleep(this.#pause(), life.signal);
     }
   }
 
