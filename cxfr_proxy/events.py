@@ -162,12 +162,15 @@ def escaped(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
-def _cut(given: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
-    fields = dict(given)
-    for name, value in given.items():
-        if isinstance(value, str) and len(value) > MAX_VALUE_CHARS:
-            fields[name] = value[:MAX_VALUE_CHARS] + "…"
-    return fields
+def _cut(given: Mapping[str, FieldValue]) -> Mapping[str, FieldValue]:
+    """Return the fields with long values cut: to quote them takes time by the character. A traceback has its own limit,
+    and its end says what it was."""
+    cut = {
+        name: value[:MAX_VALUE_CHARS] + "…"
+        for name, value in given.items()
+        if isinstance(value, str) and len(value) > MAX_VALUE_CHARS and name != "exception"
+    }
+    return {**given, **cut} if cut else given
 
 
 def _text_value(value: FieldValue) -> str:
@@ -215,9 +218,6 @@ class _EventFormatter(logging.Formatter):
 
     def line_of(self, origin: _Origin, event: str, fields: Mapping[str, FieldValue]) -> str:
         """Return the line of an event, not longer than a pipe takes whole."""
-        line = self._whole_line(origin, event, fields)
-        if len(line) <= MAX_VALUE_CHARS:
-            return line  # so is each value
         fields = _cut(fields)
         line = self._whole_line(origin, event, fields)
         while len(line) >= WHOLE_BYTES // 4 and (size := len(line.encode("utf-8", "replace")) + 1) > WHOLE_BYTES:
@@ -225,7 +225,8 @@ class _EventFormatter(logging.Formatter):
             value = str(fields[name])
             # As if all characters took as many bytes: what is too little is made up for the next time.
             keep = min(len(value) * WHOLE_BYTES // size, len(value) - 8)
-            fields[name] = "…" + value[-keep:] if name == "exception" else value[:keep] + "…"
+            shorter = "…" + value[-keep:] if name == "exception" else value[:keep] + "…"
+            fields = {**fields, name: shorter}
             line = self._whole_line(origin, event, fields)
         return line
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cxfr_proxy import events
 from cxfr_proxy.events import MAX_VALUE_CHARS, LogFormat, LogLevel, adjust, configure, emit, quoted
 from cxfr_proxy.log_latest import KEPT, LatestEvents
+from cxfr_proxy.log_writer import WHOLE_BYTES
 
 LOGGER = logging.getLogger("cxfr_proxy.test")
 
@@ -148,6 +149,21 @@ def test_a_traceback_is_a_field() -> None:
         emit(LOGGER, "defect", level=logging.ERROR, exc_info=exc, session=3)
     assert stream.getvalue().count("\n") == 1
     assert 'ERROR defect session=3 exception="Traceback' in stream.getvalue()
+
+
+@pytest.mark.parametrize("causes", [10, 100])
+def test_a_long_traceback_keeps_its_end(causes: int) -> None:
+    stream, fault = log(LogFormat.JSON), Exception("a")
+    for number in range(causes):
+        try:
+            raise ValueError(number) from fault
+        except ValueError as exc:
+            fault = exc
+    emit(LOGGER, "defect", level=logging.ERROR, exc_info=fault)
+    traceback = json.loads(stream.getvalue())["fields"]["exception"]
+    assert len(traceback) > MAX_VALUE_CHARS
+    assert traceback.endswith(f"ValueError: {causes - 1}")
+    assert len(stream.getvalue()) <= WHOLE_BYTES
 
 
 def test_other_libraries_cannot_make_events() -> None:

@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (34, "efd139fda634b7d0")
+KNOWN: Final = (35, "116baba30d66000e")
 """The version, and the digest of the shapes that its messages have."""
 
 

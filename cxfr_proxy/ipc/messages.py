@@ -22,7 +22,7 @@ from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 34
+VERSION: Final = 35
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -176,12 +176,12 @@ class Hello(Message, frozen=True):
 
 
 class Want(Message, frozen=True):
-    """How many sessions wait to be moved, those without a node first, and how many tokens have come so far.
-    ``misplaced``: those that are merely elsewhere than they belong."""
+    """How many sessions wait to be moved, those without a node first, and how many tokens were used or put back so
+    far. ``misplaced``: those that are merely elsewhere than they belong."""
 
     lost: int
     leaving: int
-    received: int
+    used: int
     misplaced: int = 0
 
 

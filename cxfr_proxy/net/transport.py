@@ -311,15 +311,19 @@ def tune(sock: socket.socket | SocketType, keepalive_timeout: float) -> None:
 
     ``keepalive_timeout`` as for :meth:`PlainTransport.adopt`. Raises ``OSError``.
     """
-    for option, value in _options(keepalive_timeout):
-        sock.setsockopt(*option, value)
+    at_once, *keepalive = _options(keepalive_timeout)
+    sock.setsockopt(*at_once[0], at_once[1])
+    # 0 takes back only what was set here: a service manager may have set SO_KEEPALIVE on the socket that it hands over.
+    if keepalive_timeout or sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
+        for option, value in keepalive:
+            sock.setsockopt(*option, value)
 
 
 def _is_tuned(sock: socket.socket, keepalive_timeout: float) -> bool:
     """Return whether the socket has these options, by the two that differ from the system's."""
     no_delay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     milliseconds = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    return bool(no_delay) and milliseconds == round(keepalive_timeout * 1000)
+    return bool(no_delay) and milliseconds == _milliseconds(keepalive_timeout)
 
 
 @functools.lru_cache(maxsize=8)
@@ -342,8 +346,17 @@ def _options(seconds: float) -> tuple[tuple[tuple[int, int], int], ...]:
     return (
         at_once,
         ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
-        ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), max(1, round(seconds * 0.6))),
-        ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), max(1, round(seconds * 0.1))),
+        ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), _whole_seconds(seconds * 0.6)),
+        ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), _whole_seconds(seconds * 0.1)),
         ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 4),
-        ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), round(seconds * 1000)),
+        ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), _milliseconds(seconds)),
     )
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Return them within what Linux takes between probes, from a second to nine hours."""
+    return round(min(max(1.0, seconds), 32_767))
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(min(seconds * 1000, 2**31 - 1))

@@ -78,6 +78,8 @@ def on_scanned(parts: Parts, ready: bytes) -> None:
     """Go through what the client's lane has released, and any events among it."""
     for piece in parts.client.lane.pieces(ready):
         _on_piece(parts, piece)
+    if parts.exchange is not None:
+        exchanging.settle_if_ready(parts, parts.exchange)
 
 
 def _on_piece(parts: Parts, piece: Piece) -> None:
@@ -246,10 +248,7 @@ def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
     elif parts.node_listens:
         parts.pass_up(data)
     elif not parts.accounting.management.on:
-        # A client that has asked for XEP-0198 counts already. If the node can still say yes, the client sends again
-        # by itself what was not acknowledged; an answer would make it come twice.
-        if not (parts.accounting.management.counting and parts.node.writable):
-            _answer_undelivered(parts, data)
+        _answer_undelivered(parts, data)
     elif asks:
         _say_last_ack(parts)
 
@@ -307,6 +306,11 @@ def _answer_undelivered(parts: Parts, data: bytes) -> None:
     reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
     if parts.cuts_client:
         parts.accounting.miss(1)  # an answer would land in the middle of an element of the node's
+    elif reply is not None and parts.accounting.management.counting and parts.node.writable:
+        # A client that has asked for XEP-0198 counts already. If the node still says yes, the client sends again by
+        # itself what was not acknowledged; an answer would make it come twice.
+        kept = parts.close().keep_answer(reply, parts.policy.limits.max_unacknowledged)
+        parts.accounting.miss(not kept)
     elif reply is not None:
         parts.send(_CLIENT, reply)
 

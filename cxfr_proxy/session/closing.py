@@ -114,13 +114,14 @@ class Closing:
     none.
     """
 
-    __slots__ = ("farewell", "question", "since", "wait_seconds")
+    __slots__ = ("_answers", "farewell", "question", "since", "wait_seconds")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.wait_seconds = 0.0
         self.farewell: Farewell | None = None
         self.question: LastQuestion | None = None
+        self._answers = bytearray()  # to stanzas that did not arrive, if the client has no other way to know
 
     def ask(self, question: LastQuestion) -> None:
         self.question = question
@@ -133,6 +134,18 @@ class Closing:
             return b""
         self.question = None
         return b"".join(question.withheld)
+
+    def keep_answer(self, answer: bytes, most: int) -> bool:
+        """Keep an answer that is the client's if the node does not count. Return false if they are too many bytes."""
+        if len(self._answers) + len(answer) > most:
+            return False
+        self._answers += answer
+        return True
+
+    def take_answers(self) -> bytes:
+        """Return the answers that were kept."""
+        answers, self._answers = bytes(self._answers), bytearray()
+        return answers
 
     def plan(self, farewell: Farewell | None) -> None:
         """Have the client get this once its node's stream has ended; ``None``: nothing any more."""

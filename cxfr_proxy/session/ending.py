@@ -137,6 +137,8 @@ def end_client(parts: Parts, farewell: Farewell) -> None:
         # In the middle of an element an end tag, or an error, would be part of that element.
         silent = parts.cuts_client or farewell.silent
         if not silent:
+            if parts.closing is not None and not parts.accounting.management.on:
+                parts.send(Side.CLIENT, parts.closing.take_answers())
             if farewell.url is not None:
                 parts.issue(Redirect(farewell.url))
             parts.send(Side.CLIENT, _last_words(parts, farewell))
@@ -163,10 +165,10 @@ def end_client_output(parts: Parts, *, silent: bool = False) -> None:
     parts.issue(EndOutput(Side.CLIENT, silent))
 
 
-def end_node_stream(parts: Parts) -> None:
-    """End the node's stream, unless that was done or can't be."""
+def end_node_stream(parts: Parts, *, at_once: bool = False) -> None:
+    """End the node's stream, unless that was done or can't be; ``at_once`` as for :func:`.standing_in.sign_off`."""
     if parts.node.writable:
-        standing_in.sign_off(parts)
+        standing_in.sign_off(parts, at_once=at_once)
         parts.send(Side.NODE, parts.node.end_stream())
 
 
@@ -254,7 +256,7 @@ def give_up(parts: Parts, reason: Reason) -> None:
     # Client and node count differently, and only the proxy knows by how much; or nobody would come for the session.
     shifted = parts.accounting.management.shifted and not parts.accounting.can_be_resumed
     if shifted or standing_in.ends_on_node(parts):
-        end_node_stream(parts)
+        end_node_stream(parts, at_once=True)
     parts.because(reason)
     left = parts.state is State.CLOSING  # it had got its last bytes, or the rung that ends its stream
     settle_transfer(parts, Outcome.MOVED if left else Outcome.CUT_OFF)

@@ -159,10 +159,11 @@ def on_dialled(parts: Parts, leg: NodeLeg) -> None:
         assert parts.replay is not None, "or there would be nothing to resume with"
         _go_over(parts, exchange, parts.replay.acknowledged, exchange.forwarded)
     else:
-        _settle_if_ready(parts, exchange)
+        settle_if_ready(parts, exchange)
 
 
-def _settle_if_ready(parts: Parts, exchange: Exchange) -> None:
+def settle_if_ready(parts: Parts, exchange: Exchange) -> None:
+    """Ask the old node how far it is, if there is nothing to wait for, behind all that was read of the client."""
     if exchange.can_settle:
         exchange.settle(parts.now)
         parts.hold_client_if_need_be()
@@ -196,8 +197,7 @@ def on_client_ack(parts: Parts, ack: bytes) -> None:
     if parts.replay is not None:
         parts.replay.confirm(count)
     if exchange is not None:
-        exchange.note_acknowledged(count)
-        _settle_if_ready(parts, exchange)
+        exchange.note_acknowledged(count)  # what came with it goes first
 
 
 def _acknowledged(counters: Counters, ack: bytes | None, context: bytes) -> int | None:

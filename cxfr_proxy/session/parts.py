@@ -465,8 +465,11 @@ class Parts:
 
     def swallow_down(self, position: int) -> None:
         """Keep the node's stanza at that position from the client."""
-        self.accounting.management.swallowed_down(position)
-        self._note_shift()
+        # A client that has its last bytes will get this again when it resumes. The node may be repeating itself by now,
+        # so the position says nothing.
+        if self.client.writable:
+            self.accounting.management.swallowed_down(position)
+            self._note_shift()
 
     def swallow_up(self, position: int) -> None:
         """Keep the client's stanza at that position from the node."""
@@ -479,13 +482,11 @@ class Parts:
         accounting = self.accounting
         # "Counting" begins with <enable/>: the node may confirm it, and then the stanza has counted.
         counted = accounting.management.counting and self.state is not _NEGOTIATING
-        # A client that has its last bytes will get this again when it resumes. The node may be repeating itself by now,
-        # so the position says nothing.
         if self.client.writable and counted:
             self.send(
                 _CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.surroundings.new_token)
             )
-        elif self.client.writable:
+        else:
             self.swallow_down(position)
         if reply is not None and self.node.writable:
             # Without a reply the client's answer goes to the node, which has no use for it, but counts it.

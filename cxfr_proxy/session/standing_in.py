@@ -212,13 +212,15 @@ def _ack(h: int) -> bytes:
 # --- the end, and the time
 
 
-def sign_off(parts: Parts) -> None:
-    """Tell the node, whose stream is about to end, how far its client has got."""
+def sign_off(parts: Parts, *, at_once: bool) -> None:
+    """Tell the node, whose stream is about to end, how far its client has got. ``at_once``: the client gets nothing
+    more, and so not the rest of a chunk that is being read either."""
     stand_in, lane = parts.stand_in, parts.node.lane
     if stand_in is None or not stand_in.on or stand_in.last is not None:
         return
     # Most of a stanza that is cut through is with the client; the node has sent it, so it may be acknowledged.
-    last = lane.stanzas + (lane.cutting and _STANZA_TAG.match(lane.cut_head) is not None)
+    read = lane.stanzas_dealt_with if at_once else lane.stanzas
+    last = read + (lane.cutting and read == lane.stanzas and _STANZA_TAG.match(lane.cut_head) is not None)
     stand_in.end(last)
     parts.send(Side.NODE, _ack(stand_in.forwarded(last)))
     parts.choose_reading()

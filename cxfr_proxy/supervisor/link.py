@@ -325,10 +325,15 @@ class Link:
     # --- pace
 
     @property
+    def tokens_kept(self) -> int:
+        """Return how many of its tokens it has neither used nor put back."""
+        return self.granted - self.want.used
+
+    @property
     def wanted(self) -> tuple[int, int, int]:
         """Return the tokens that it still needs: for sessions whose node is gone, for those that have to go as well,
         and for all."""
-        want, under_way = self.want, self.granted - self.want.received
+        want, under_way = self.want, self.tokens_kept
         needs = (want.lost, want.lost + want.leaving, want.lost + want.leaving + want.misplaced)
         lost, going, all_of_them = (max(0, need - under_way) for need in needs)
         return lost, going, all_of_them

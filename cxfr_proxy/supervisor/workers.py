@@ -436,6 +436,9 @@ class Grants:
 
     Workers with sessions whose node is gone come first, then those with sessions that have to leave, then the others;
     among these the one with the most to move, so that all finish at the same time.
+
+    A worker that can't use its tokens, since its logins take long, gets no more than the bucket holds: others can, and
+    all that it kept would be used at once.
     """
 
     def __init__(self, links: Iterable[Link], pace: OwnPace) -> None:
@@ -466,5 +469,6 @@ class Grants:
 
     def next(self) -> Link | None:
         # Tuples compare in order: sessions without a node first, then those that have to leave, then all.
-        link = max(self._links, key=lambda link: link.wanted, default=None)
+        using = (link for link in self._links if link.tokens_kept < self._pace.burst)
+        link = max(using, key=lambda link: link.wanted, default=None)
         return link if link is not None and any(link.wanted) else None

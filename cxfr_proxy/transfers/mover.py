@@ -78,12 +78,14 @@ class Mover:
         self._planner = Planner(registry, cluster, placement, self._queues, self, self._orders)
         self._work = trio.Event()
         self._news = trio.Event()
+        self._wait = trio.CancelScope()  # for logins to end
 
     # --- what others ask for
 
     def enqueue_lost(self, session_id: int, trigger: Trigger) -> None:
         """Queue a session whose node is gone, before those that can wait."""
         self._enqueue(Waiting(session_id, Urgency.LOST, trigger))
+        self._wait.cancel()
 
     def enqueue_leaving(self, session_id: int) -> None:
         """Queue a session whose node is being emptied, or that leaves with all others."""
@@ -221,7 +223,7 @@ class Mover:
     async def _move_all(self) -> None:
         while True:
             await self._wait_for_work()
-            await self._logins.wait_for_room()
+            await self._wait_for_room()
             await self._pace.wait()
             # A session that turns out to stay has not used the token: the next one gets it.
             if self._move_first():
@@ -232,6 +234,13 @@ class Mover:
             self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the proxy has a turn for a login of its own. Sessions without a node need none."""
+        while not self._queues.has_lost:
+            with trio.CancelScope() as self._wait:
+                await self._logins.wait_for_room()
+                return
 
     def _move_first(self) -> bool:
         """Take the first session out of the queues. Return whether it was given an order."""

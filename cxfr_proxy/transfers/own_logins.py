@@ -1,8 +1,9 @@
 """Logins of the proxy's own, in the place of clients whose sessions it takes to another node, or to the same one again.
 
-A few are under way at once, and no session is moved while all turns are taken: one that has to wait here could be out
-of time before it is on the other node, and its client would notice. More at once would not be faster either, since a
-login is mostly work for the node: it would only take longer to answer each, and clients are held while it does.
+A few are under way at once, and no session that has a node is moved while all turns are taken: one that has to wait
+here could be out of time before it is on the other node, and its client would notice. More at once would not be faster
+either, since a login is mostly work for the node: it would only take longer to answer each, and clients are held while
+it does.
 """
 
 from __future__ import annotations

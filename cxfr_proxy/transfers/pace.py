@@ -41,6 +41,11 @@ class OwnPace:
         self._bucket = TokenBucket(rate, _burst(rate))
         self._rate_changed = trio.Event()
 
+    @property
+    def burst(self) -> float:
+        """Most tokens that may be used at once."""
+        return self._bucket.burst
+
     async def wait(self) -> None:
         """Return when a token is at hand; it stays until it is spent."""
         await trio.lowlevel.checkpoint()

@@ -64,6 +64,11 @@ class Queues:
         """Return whether it is any session's turn."""
         return any(self._queues)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether it is the turn of a session whose node is gone."""
+        return bool(self._queues[Urgency.LOST])
+
     def length(self, urgency: Urgency) -> int:
         """Return how many wait with that urgency, those that were set aside included."""
         aside = sum(waiting.urgency is urgency for _, waiting in self._aside.values())

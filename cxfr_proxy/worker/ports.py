@@ -27,14 +27,13 @@ class GrantedTokens:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._tokens = 0
-        self._received = 0
+        self._used = 0  # or put back
         self._lost = self._leaving = self._misplaced = 0
         self._resting = True
         self._granted = trio.Event()
 
     def grant(self, tokens: int) -> None:
         self._tokens += tokens
-        self._received += tokens
         self._granted.set()
         # The token was granted when there was something to move, and now there is not: it goes back.
         if self._resting:
@@ -48,6 +47,15 @@ class GrantedTokens:
 
     def spend(self) -> None:
         self._tokens -= 1
+        self._used += 1
+        # The most urgent session has it.
+        if self._lost:
+            self._lost -= 1
+        elif self._leaving:
+            self._leaving -= 1
+        elif self._misplaced:
+            self._misplaced -= 1
+        self._report_soon()
 
     def rest(self) -> None:
         self._resting = True
@@ -55,17 +63,21 @@ class GrantedTokens:
         self._reporter.changed()  # why a drain waits is known now
         if self._tokens:
             self._reporter.post(PutBack(self._tokens))
+            self._used += self._tokens
             self._tokens = 0
         self._report()
 
     def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
         self._lost, self._leaving, self._misplaced = lost, leaving, misplaced
         self._resting = False
+        self._report_soon()
+
+    def _report_soon(self) -> None:
         # A drain queues thousands at a time: they are told of once.
         trio.lowlevel.current_trio_token().run_sync_soon(self._report, idempotent=True)
 
     def _report(self) -> None:
-        self._reporter.post(Want(self._lost, self._leaving, self._received, self._misplaced))
+        self._reporter.post(Want(self._lost, self._leaving, self._used, self._misplaced))
 
 
 class HealthReporter:

@@ -23,6 +23,7 @@ from cxfr_proxy.ipc.messages import (
     VERSION,
     AnswerPart,
     Ask,
+    Grant,
     Hello,
     Leave,
     Message,
@@ -33,6 +34,7 @@ from cxfr_proxy.ipc.messages import (
     Setup,
     Stop,
     Stopped,
+    Want,
     WorkerCounts,
     WorkerReport,
 )
@@ -80,7 +82,7 @@ class FakeChannel:
 
 class FakeWorker:
     """Keeps what it hears. Greets, leaves and stops by itself where the house lets it; reports what ``counts`` says
-    when asked, unless it hangs."""
+    when asked, and uses each token at once, unless it hangs."""
 
     ends_unheard = True
 
@@ -97,6 +99,7 @@ class FakeWorker:
         self._own_end = StreamChannel(theirs)
         self.heard: list[tuple[float, Message]] = []
         self.counts = WorkerCounts()
+        self._want = Want(0, 0, 0)
         self.states: dict[str, int] = {}
         self.plan: DrainForecast | None = None
         """Its forecast of a drain."""
@@ -156,10 +159,18 @@ class FakeWorker:
                     self.post(AnswerPart(request, reply))
                 error = self.refuses if isinstance(question, TakeSettings) else None
                 self.post(AnswerPart(request, last=True, error=error))
+            case Grant(tokens):
+                self._use(tokens)
             case Stop():
                 self.end()
             case Leave() if self.house.leave:
                 self.end()
+
+    def _use(self, tokens: int) -> None:
+        want = self._want
+        lost, leaving = min(want.lost, tokens), min(want.leaving, max(0, tokens - want.lost))
+        misplaced = max(0, want.misplaced - (tokens - lost - leaving))
+        self.post(Want(want.lost - lost, want.leaving - leaving, want.used + tokens, misplaced))
 
     def _reply(self, question: WorkerQuestion[WorkerReply]) -> WorkerReply | None:
         match question:
@@ -183,6 +194,8 @@ class FakeWorker:
 
     def post(self, message: Message | AnyClientNews) -> None:
         """Say it."""
+        if isinstance(message, Want):
+            self._want = message
         self._own_end.post(message if isinstance(message, Message) else News(message))
 
     def greet(self) -> None:

@@ -70,6 +70,20 @@ async def test_accepted_connections_are_tuned_already(tmp_path: Path) -> None:
         tune_accepted([trio.SocketListener(trio.socket.from_stdlib_socket(listening(sock)))], 150.0)
 
 
+async def test_probes_that_a_service_manager_has_switched_on_stay_where_the_proxy_has_none() -> None:
+    with bound(ListenAddress("127.0.0.1", 0)) as (listener,):
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tune_accepted([listener], 0.0)
+        assert listener.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.mark.parametrize("seconds", [86_400.0, 1e9])
+async def test_a_time_that_linux_does_not_take_is_its_longest(seconds: float) -> None:
+    with bound(ListenAddress("127.0.0.1", 0)) as (listener,):
+        tune_accepted([listener], seconds)
+        assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 32_767
+
+
 def listening(sock: socket.socket) -> socket.socket:
     sock.listen()
     return sock

@@ -22,10 +22,12 @@ from session_script import (
     END,
     FEATURES,
     HELLO,
+    HELLO_WAITED,
     JID,
     NEWS,
     NODE_HEADER,
     PING,
+    SEE_OTHER_HOST,
     SUCCESS,
     SUPPORT,
     Script,
@@ -142,6 +144,13 @@ def test_the_last_ping_stands_in_front_of_what_came_behind_the_answer_in_one_chu
     assert question is not None
     s.node(ENABLED, f"<iq type='result' id='{question.ping}'/>").node_gets(R, END).node(a(1), END)
     s.expect(a(1).encode() in s.sent[Side.CLIENT], "that nobody has taken what came behind the answer")
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_what_came_behind_the_last_ping_is_answered_where_the_node_does_not_count(refuses: bool) -> None:
+    s = Script(asks=True).bind().client(ENABLE).order().client_gets(iq()).client(answer("error"), HELLO).forget()
+    refusal = f"<failed xmlns='{SM}'/>" if refuses else ""
+    s.node(refusal, END).client_gets(refusal, HELLO_WAITED, SEE_OTHER_HOST, END)
 
 
 def test_a_node_that_does_not_end_is_not_waited_for_long() -> None:

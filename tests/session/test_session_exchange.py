@@ -318,6 +318,12 @@ def test_a_client_that_has_acknowledged_nothing_is_waited_for() -> None:
     s.client(HELLO).node_gets(HELLO).client(a(0)).node_gets(a(0), R).node(a(1)).node_gets(resume(0))
 
 
+def test_the_old_node_is_asked_behind_what_comes_with_the_client_s_acknowledgement() -> None:
+    """It would say how far it is without that, and the client is not read any more."""
+    s = Script().bind(stream_management=True).node(news(1)).migrate().dialled().forget()
+    s.client(a(1), hello(1)).node_gets(a(1), hello(1), R).node(a(1)).client_gets(a(1)).node_gets(resume(1))
+
+
 def test_a_client_that_does_not_say_what_it_has_is_told_to_move() -> None:
     s = Script().bind(stream_management=True).migrate().dialled().tick()
     s.expect(s.reported(MigrationFailed).why == "the client does not say what it has got", "the reason")
@@ -420,10 +426,16 @@ def test_others_go_on_as_they_are(scene: Callable[[], Script]) -> None:
     s.expect(len(s.commands) == before, "no command")
 
 
-def test_what_a_node_sends_again_to_a_client_that_was_kicked_meanwhile_shifts_no_count() -> None:
+@pytest.mark.parametrize(
+    "kept_back",
+    [
+        pytest.param("<iq type='set' id='f' from='m@x'><query xmlns='urn:xmpp:cxfr'/></iq>", id="forged"),
+        pytest.param("<c:message from='m@x'/>", id="unreadable"),
+    ],
+)
+def test_what_a_node_sends_again_to_a_client_that_was_kicked_meanwhile_shifts_no_count(kept_back: str) -> None:
     """It is in no place that the client, which will resume, could acknowledge."""
-    forged = "<iq type='set' id='f' from='m@x'><query xmlns='urn:xmpp:cxfr'/></iq>"
-    s = resuming().kick().forget().node(resumed(2), news(2), forged)
+    s = resuming().kick().forget().node(resumed(2), news(2), kept_back)
     s.expect(not any(isinstance(event, Shifted) for event in s.events), "counts as they were")
 
 

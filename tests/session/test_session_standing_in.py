@@ -557,6 +557,13 @@ def test_a_stanza_with_a_prefix_that_is_cut_through_is_acknowledged_with_the_end
     s.node(long[0]).client(END).node_gets(a(1), END).node(long[1], END).client_gets(long[0], long[1], END)
 
 
+def test_what_came_with_the_end_of_a_long_forged_transfer_is_not_acknowledged() -> None:
+    """The session is over, so the client does not get it."""
+    s = Script(stands_in=True, cut_through=True).bind(features=SM_FEATURES).client(PRESENCE).node(COUNTS).forget()
+    s.node(f"<iq type='set' from='m@x' id='f'><query xmlns='urn:xmpp:cxfr'>{'x' * 12_000}")
+    s.node("</query></iq>", news(1), news(2)).node_gets(a(1), END)
+
+
 @pytest.mark.parametrize("kind", ["message", "presence"])
 def test_a_long_stanza_with_a_prefix_ends_nothing(kind: str) -> None:
     s = Script(cut_through=True).bind().forget()

@@ -307,6 +307,27 @@ async def test_tokens_that_come_back_are_used(autojump_clock: MockClock) -> None
         nursery.cancel_scope.cancel()
 
 
+async def test_tokens_that_are_not_used_do_not_pile_up(autojump_clock: MockClock) -> None:
+    """A worker whose logins take long would use them all at once; the others need them now."""
+    stuck, other = Link(1, Unheard(), 1.0), Link(2, Unheard(), 1.0)
+    grants = Grants([stuck, other], OwnPace(10.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(grants.run)
+        stuck.want = Want(0, 1000, 0)
+        grants.wanted()
+        await trio.sleep(60)
+        assert stuck.granted == 5
+        other.want = Want(0, 1000, 0)
+        grants.wanted()
+        await wait_all_tasks_blocked()
+        assert (stuck.granted, other.granted) == (5, 5)
+        stuck.want = Want(0, 999, 1)
+        grants.wanted()
+        await trio.sleep(1)
+        assert (stuck.granted, other.granted) == (6, 5)
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_workers_side_of_the_pace() -> None:
     channel = FakeChannel()
     said, pace = channel.posted, GrantedTokens(Reporter(channel))
@@ -318,10 +339,12 @@ async def test_the_workers_side_of_the_pace() -> None:
     await pace.wait()
     pace.spend()
     await pace.wait()
+    await wait_all_tasks_blocked()
+    assert said[1:] == [Want(0, 2, 1)], "that one is used, for the most urgent session"
     pace.rest()
-    assert said[1:] == [PutBack(2), Want(0, 0, 3)]
+    assert said[2:] == [PutBack(2), Want(0, 0, 3)]
     pace.grant(1)  # it was under way
-    assert said[3:] == [PutBack(1), Want(0, 0, 4)]
+    assert said[4:] == [PutBack(1), Want(0, 0, 4)]
 
 
 def test_a_worker_tells_of_logins_what_is_news() -> None:

@@ -253,6 +253,21 @@ async def test_no_session_is_moved_while_all_turns_of_the_proxy_s_own_logins_are
         assert len(house.orders) == 7
 
 
+async def test_a_session_without_a_node_does_not_wait_for_logins(autojump_clock: MockClock) -> None:
+    async with working(House()) as house, AsyncExitStack() as stack:
+        for _ in range(AT_ONCE):
+            await stack.enter_async_context(house.logins.turn())
+        lost, later = house.populate("b", 2)
+        house.mover.enqueue_lost(lost.id, Trigger.NODE_LOST)
+        await trio.sleep(1)
+        house.populate("a", 7)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(1)
+        house.mover.enqueue_lost(later.id, Trigger.NODE_LOST)
+        await trio.sleep(1)
+        assert house.moved == [lost.id, later.id]
+
+
 # --- order
 
 
