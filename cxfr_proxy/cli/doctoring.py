@@ -74,8 +74,14 @@ def _password(config: Config, user: str, file: object) -> str | None:
         if not password:
             raise ConfigError("expected a password, found nothing", file=str(file))
         return password
-    if sys.stdin.isatty():
-        return getpass.getpass(f"Password of {user}: ") or None
-    if config.node_certificate is None:
+    asked = _ask(user) if sys.stdin.isatty() else None
+    if asked is None and config.node_certificate is None:
         raise ConfigError("--user: expected --password-file, --node-certificate, or a terminal to ask for the password")
-    return None
+    return asked
+
+
+def _ask(user: str) -> str | None:
+    try:
+        return getpass.getpass(f"Password of {user}: ") or None
+    except EOFError:  # CTRL-D
+        return None

@@ -17,9 +17,10 @@ UNREAD: Final = 141
 
 MEANINGS: Final[Mapping[int, str]] = {
     OK: "done; with --wait: the node can be stopped, all workers are replaced, or all who had to move were asked; "
-    "roll: all nodes are restarted; check: no faults; doctor: nothing to mend",
+    "roll: all nodes are restarted; upgrade: a new process is the proxy; check: no faults; doctor: nothing to mend",
     UNFINISHED: "with --wait: not empty at the deadline, not all replaced, or not all asked; roll: it has stopped on "
-    "its way; --plan: logins would be refused; check, reload: there are faults; doctor: there are errors or warnings",
+    "its way; upgrade: the old process goes on; --plan: logins would be refused; check, reload: there are faults; "
+    "doctor: there are errors or warnings",
     MISTAKE: "a mistake: usage, settings, an unknown node, or an order that was refused; one line says which",
     NO_PROXY: "no proxy runs here, or the one that runs does not answer",
     INTERRUPTED: "interrupted; what was started goes on",

@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_PROXY if isinstance(exc, NoProxy) else MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BaseExceptionGroup as exc:
+        if exc.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return INTERRUPTED  # it came while a nursery was waited for
     except BrokenPipeError:
         # The reader of the output has seen enough (`| head`); Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

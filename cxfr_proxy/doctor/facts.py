@@ -83,7 +83,8 @@ class PublicFacts:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """All that was learned by logging in. ``refused`` says why that failed; then nothing else is known.
+    """All that was learned by logging in. ``refused`` says why that failed; then nothing else is known. ``tried`` is
+    false where the doctor sent nothing that the node could have refused.
 
     ``scram`` holds the names of the attributes in the node's challenge, and ``told_tls`` the version of TLS in it, as
     XEP-0515 writes it (``0304``). ``managed``: XEP-0198 is on offer; ``resumable``: and with resumption. ``version`` is
@@ -93,6 +94,7 @@ class SessionFacts:
     """
 
     refused: str | None = None
+    tried: bool = True
     mechanism: str | None = None
     scram: frozenset[str] = frozenset()
     told_tls: str | None = None

@@ -44,6 +44,11 @@ _OF_NODES: Final = (
         lambda node: node.domain is not None and node.failure is None and node.session is None,
     ),
     _NodeQuestion(
+        "logins, and what only they show",
+        "it offers no mechanism that the doctor knows: SCRAM, or PLAIN where nobody else listens",
+        lambda node: node.session is not None and not node.session.tried,
+    ),
+    _NodeQuestion(
         "its clock",
         "it does not answer XEP-0202 (ejabberd, MongooseIM: mod_time; Prosody: time)",
         lambda node: _is_logged_in(node) and node.session is not None and node.session.ahead is None,

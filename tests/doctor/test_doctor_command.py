@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import queue
+import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,6 +23,11 @@ from ports import free_port
 from cxfr_proxy.cli import main
 
 JID = f"{USER}@{DOMAIN}"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -82,10 +90,6 @@ def test_the_password_is_asked_for_at_the_terminal_and_shown_nowhere(
 ) -> None:
     asked: list[str] = []
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     def ask(prompt: str) -> str:
         asked.append(prompt)
         return PASSWORD
@@ -111,6 +115,41 @@ def test_a_login_by_a_password_file(tmp_path: Path, password: str, capsys: pytes
     assert [each["rule"] for each in findings if each["node"]] == ([] if password == PASSWORD else ["login-refused"])
     assert code == any(each["severity"] != "note" for each in findings)
     assert password not in text
+
+
+def test_ctrl_c_is_no_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It comes while a node is waited for that accepts, and never greets."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        (tmp_path / "nodes.txt").write_text(f"node1 127.0.0.1:{silent.getsockname()[1]}\n")
+
+        over = threading.Event()
+
+        def press() -> None:
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1)
+                os.kill(os.getpid(), signal.SIGINT)
+                over.wait()
+
+        thread = threading.Thread(target=press)
+        thread.start()
+        words = ["doctor", "--backends", str(tmp_path / "nodes.txt"), "--domain", DOMAIN]
+        assert main([*words, "--node-greeting-timeout", "1h"]) == 130
+        over.set()
+        thread.join()
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_d_is_no_password(
+    nobody: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("getpass.getpass", ask)
+    assert main(["doctor", "--backends", nobody, "--user", JID]) == 2
+    assert "--user: expected --password-file" in capsys.readouterr().err
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from cxfr_proxy.demo.certificate import make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.doctor.examining import sessions
-from cxfr_proxy.doctor.examining.client import Account
+from cxfr_proxy.doctor.examining.client import Account, EntryRefused
 from cxfr_proxy.doctor.examining.cluster import examine
+from cxfr_proxy.doctor.examining.doors import Doors, Place
 from cxfr_proxy.doctor.facts import ClusterFacts
 from cxfr_proxy.doctor.findings import ClusterFinding
 from cxfr_proxy.doctor.judgement import judge
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.upstream.dial import Dialer
 
 ACCOUNT = Account(USER, DOMAIN, PASSWORD)
 CONFIG = Config(
@@ -97,6 +101,39 @@ async def test_sound_nodes_behind_tls(tmp_path: Path) -> None:
     # It is one of those that the proxy makes for trying things, and ends in 30 days.
     assert about_nodes(facts) == []
     assert all(each.tls is not None and each.tls.version == "TLSv1.3" for each in facts.nodes)
+
+
+async def test_a_password_that_is_not_known_is_not_guessed() -> None:
+    """Where the certificate for nodes has to do, and one node does not take it."""
+    node = ScriptedNode(password="")
+    async with serving(node) as [address]:
+        [spec] = parse_nodes(f"node1 {address}\n", "nodes.txt")
+        doors = Doors(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, Account(USER, DOMAIN, None), 60.0)
+        with pytest.raises(EntryRefused):
+            async with doors.enter(Place(spec, (("127.0.0.1", 1), ("127.0.0.1", 2)))):
+                pass
+    assert node.logins == node.refusals == []
+
+
+async def test_a_wrong_password_is_tried_once_on_each_node() -> None:
+    nodes = pair(features=FEATURES + SASL2, password="another")
+    nodes[0].features, nodes[0].password = nodes[1].features, "another"
+    assert named(await look(nodes, account=ACCOUNT)) == {("login-refused", "node1"), ("login-refused", "node2")}
+    assert [node.refusals for node in nodes] == [["SCRAM-SHA-1"]] * 2
+
+
+async def test_the_proxys_own_files_are_read_before_a_node_is_looked_at(tmp_path: Path) -> None:
+    node = ScriptedNode()
+    async with serving(node) as [address]:
+        nodes = parse_nodes(f"node1 {address}\n", "nodes.txt")
+        with pytest.raises(ConfigError):
+            await examine(replace(CONFIG, certificate=(tmp_path / "none.pem",)), nodes, ACCOUNT)
+    assert node.logins == []
+
+
+async def test_a_node_without_a_mechanism_that_the_doctor_knows_is_not_blamed() -> None:
+    facts = await look([ScriptedNode(features=offering("OAUTHBEARER"))], account=ACCOUNT)
+    assert about_nodes(facts) == []
 
 
 async def test_nothing_is_left_of_a_session_that_nobody_else_resumes() -> None:

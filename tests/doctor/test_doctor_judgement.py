@@ -228,7 +228,7 @@ PLANTED: list[tuple[str, ClusterFacts]] = [
     ("downgrade-protection", both_offer(ejabberds(), SASL.format(mechanisms(*SCRAM, "DIGEST-MD5")))),
     ("tls-version-told", with_session(ejabberds(), told_tls="0303")),
     ("tls-version-old", with_node(mongooses(), tls=NodeTlsFacts("TLSv1.2", GOOD))),
-    ("plain-in-the-open", with_spec(prosodies(), address=Address("198.41.0.4", 5222))),
+    ("plain-in-the-open", with_node(with_spec(prosodies(), address=Address("198.41.0.4", 5222)), queue=None)),
     ("login-refused", with_node(prosodies(), session=SessionFacts(refused="it refuses the login: not-authorized"))),
     ("stream-management", with_session(prosodies(), managed=False, resumable=False)),
     ("stream-management", with_session(prosodies(), resumable=False)),
@@ -288,6 +288,23 @@ def test_a_fault_of_several_domains_is_one_finding() -> None:
     [finding] = judge(facts)
     assert finding.domains == (DOMAIN, "example.net")
     assert next(lines(facts, [finding], ())).startswith("error: node2 for example.org, example.net: unreachable: ")
+
+
+def test_a_certificate_that_the_proxy_accepts_is_for_the_right_name() -> None:
+    """OpenSSL takes a common name without a dot, and an IPv6 address, which are no names of a domain."""
+    assert judge(with_certificate(mongooses(), names=())) == ()
+
+
+def test_a_plain_leg_on_this_machine_is_in_nobodys_hearing() -> None:
+    cluster = with_spec(prosodies(), address=Address("198.41.0.4", 5222))
+    assert judge(with_node(cluster, queue=QueueFacts("198.41.0.4:5222", 1024, 0))) == ()
+    assert judge(with_node(cluster, queue=None)) != ()
+
+
+def test_a_login_that_the_doctor_does_not_try_is_no_fault() -> None:
+    facts = with_node(prosodies(), session=SessionFacts(refused="it offers no mechanism", tried=False))
+    assert judge(facts) == ()
+    assert ("node2",) in [each.nodes for each in open_questions(facts)]
 
 
 def test_a_node_in_maintenance_may_be_down() -> None:

@@ -12,10 +12,10 @@ from relay_tools import write_pem
 
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress
-from cxfr_proxy.doctor.examining.own import own_facts
+from cxfr_proxy.doctor.examining.own import own_facts, own_queues
 from cxfr_proxy.doctor.examining.queues import ListeningSocket, listening_sockets
 from cxfr_proxy.doctor.examining.scram import ScramClient, ScramFault
-from cxfr_proxy.doctor.facts import ClusterFacts
+from cxfr_proxy.doctor.facts import ClusterFacts, OwnFacts
 from cxfr_proxy.doctor.judgement import judge
 from cxfr_proxy.doctor.offer import read_offer
 from cxfr_proxy.doctor.software import ServerSoftware
@@ -89,11 +89,11 @@ def test_the_room_in_a_queue_is_the_one_asked_for(family: socket.AddressFamily, 
 def test_the_proxys_own_certificates(tmp_path: Path) -> None:
     """One that the proxy makes for trying things ends in 30 days."""
     config = Config(certificate=(write_pem(tmp_path, "example.org"),))
-    facts = ClusterFacts((), own_facts(config, ["example.org"], ()), now=time.time())
+    facts = ClusterFacts((), own_facts(config, ["example.org"]), now=time.time())
     assert judge(facts) == ()
     soon = ClusterFacts((), facts.own, now=time.time() + 20 * 86_400)
     assert [each.rule.name for each in judge(soon)] == ["own-certificate-expires-soon"]
-    other = ClusterFacts((), own_facts(config, ["example.com"], ()), now=time.time())
+    other = ClusterFacts((), own_facts(config, ["example.com"]), now=time.time())
     [finding] = judge(other)
     assert finding.rule.name == "own-certificate"
     assert "no certificate is for example.com" in finding.symptom.seen
@@ -106,11 +106,18 @@ def test_only_the_proxys_own_listeners_are_its_own() -> None:
         ListeningSocket("0.0.0.0", 80, 5, 0),
     ]
     config = Config(listen=(ListenAddress(None, 5222),))
-    own = own_facts(config, (), listening)
+    own = OwnFacts(queues=own_queues(config, listening), most_queued=128)
     assert [queue.address for queue in own.queues] == ["0.0.0.0:5222"]
     [finding] = judge(ClusterFacts((), own))
     assert finding.rule.name == "own-queue"
     assert finding.symptom.seen == "0.0.0.0:5222: room for 128, 3 wait"
+
+
+def test_a_program_that_asks_for_less_than_the_kernel_gives_is_not_the_proxy() -> None:
+    """A server that clients still come to directly, on the port that the proxy is to have."""
+    listening = [ListeningSocket("0.0.0.0", 5222, 128, 0)]
+    own = OwnFacts(queues=own_queues(Config(listen=(ListenAddress(None, 5222),)), listening), most_queued=4096)
+    assert judge(ClusterFacts((), own)) == ()
 
 
 # --- words of servers

@@ -69,6 +69,8 @@ class ScriptedNode:
     domain: str = DOMAIN
     logins: list[str] = field(default_factory=list)
     """The mechanisms of those that worked."""
+    refusals: list[str] = field(default_factory=list)
+    """The mechanisms of those that did not."""
 
     async def serve(self, raw: trio.SocketStream) -> None:
         async with raw:
@@ -181,6 +183,7 @@ class _Talk:
             initial = element.text if namespace == names.SASL else element.findtext(f"{{{namespace}}}initial-response")
             accepted = await self.scram(base64.b64decode(initial or "").decode(), namespace)
         if not accepted:
+            self.node.refusals.append(mechanism)
             await self.say(f"<failure xmlns='{namespace}'><not-authorized xmlns='{names.SASL}'/></failure>")
             return
         self.node.logins.append(mechanism)

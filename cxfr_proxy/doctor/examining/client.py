@@ -49,6 +49,10 @@ class EntryRefused(Exception):
     """The node does not let the user in; the text says why, in its words as far as they are conditions."""
 
 
+class NotTried(EntryRefused):
+    """The doctor itself did not try: it knows none of the node's mechanisms, or would not send the password so."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoginSeen:
     """The sight of a login by password: the mechanism, and what the node's challenge said, by its letters."""
@@ -153,9 +157,7 @@ class DoctorClient:
         elif "PLAIN" in mechanisms and plain_allowed:
             seen = await self._log_in_by_password()
         else:
-            raise EntryRefused(
-                "it offers no mechanism that the doctor knows: SCRAM, or PLAIN where nobody else listens"
-            )
+            raise NotTried("it offers no mechanism that the doctor knows: SCRAM, or PLAIN where nobody else listens")
         self._lane.restart()
         return seen, await self.open()
 

@@ -13,7 +13,7 @@ from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.doctor.examining.client import Account
 from cxfr_proxy.doctor.examining.doors import Doors, Place
-from cxfr_proxy.doctor.examining.own import own_facts, queue_facts
+from cxfr_proxy.doctor.examining.own import own_facts, own_queues, queue_facts
 from cxfr_proxy.doctor.examining.queues import ListeningSocket, listening_sockets
 from cxfr_proxy.doctor.examining.sessions import SessionRound, SessionsSeen
 from cxfr_proxy.doctor.examining.together import together
@@ -64,6 +64,8 @@ async def examine(config: Config, specs: Sequence[NodeSpec], account: Account | 
     seconds = config.timeouts.node_connect_timeout + config.timeouts.node_greeting_timeout
     visitor = Visitor(dialer, seconds, account.local if account is not None else None)
     asked = list(_questions(config, specs, account))
+    domains = tuple(dict.fromkeys(domain for _, domain in asked if domain is not None))
+    own = own_facts(config, domains)  # before a node hears of it: a file may be no good
     found = _Visits()
     visits = (partial(found.visit, visitor, number, *question) for number, question in enumerate(asked))
     await together(visits, at_a_time=_AT_A_TIME)
@@ -75,13 +77,13 @@ async def examine(config: Config, specs: Sequence[NodeSpec], account: Account | 
             list(_places(found, account)),
         )
         seen = await SessionRound(doors, [place for place, _ in places]).run()
-        tokens = await try_tokens(doors, places)
+        # Where the password is refused, one failed login is enough.
+        tokens = await try_tokens(doors, [each for each in places if seen.is_let_in(each[0].spec.name)])
     listening = listening_sockets()
     theirs, nodes = _with_queues(found, listening)
-    domains = tuple(dict.fromkeys(domain for _, domain in asked if domain is not None))
     return ClusterFacts(
         tuple(_with_sessions(each, seen, account) for each in nodes),
-        own_facts(config, domains, [each for each in listening if each not in theirs]),
+        replace(own, queues=own_queues(config, [each for each in listening if each not in theirs])),
         tuple(seen.moves),
         tuple(tokens),
         now=time.time(),

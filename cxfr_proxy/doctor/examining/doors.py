@@ -126,6 +126,8 @@ class Doors:
                 endpoint.close()
 
     async def _by_password(self, place: Place) -> Entered:
+        if self.account.password is None:
+            raise EntryRefused("no password is known, and the certificate does not log in there")
         endpoint = await self.dialer.dial(place.spec, self.account.domain, place.told, resolve=True)
         try:
             client = DoctorClient(endpoint, self.account, self.limits)

@@ -15,12 +15,11 @@ from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import show_certificates
 
 
-def own_facts(config: Config, domains: Sequence[str], listening: Iterable[ListeningSocket]) -> OwnFacts:
-    """Return what there is to know. ``listening`` are the sockets that are none of the nodes'. Raises
-    :class:`~cxfr_proxy.errors.ConfigError` for files that can't be read."""
-    queues = tuple(queue_facts(each) for each in listening if _is_ours(config, each))
+def own_facts(config: Config, domains: Sequence[str]) -> OwnFacts:
+    """Return what its files say, and the kernel's bound. Raises :class:`~cxfr_proxy.errors.ConfigError` for files that
+    can't be read."""
     if not (config.certificate or config.certificates):
-        return OwnFacts(domains=tuple(domains), queues=queues, most_queued=most_queued())
+        return OwnFacts(domains=tuple(domains), most_queued=most_queued())
     files = read_pairs(key_pairs_of(config))
     shown = show_certificates(files, domains=domains)
     return OwnFacts(
@@ -30,9 +29,13 @@ def own_facts(config: Config, domains: Sequence[str], listening: Iterable[Listen
         ),
         shown.problems,
         tuple(domains),
-        queues,
-        most_queued(),
+        most_queued=most_queued(),
     )
+
+
+def own_queues(config: Config, listening: Iterable[ListeningSocket]) -> tuple[QueueFacts, ...]:
+    """Return the queues where the proxy listens. ``listening`` are the sockets that are none of the nodes'."""
+    return tuple(queue_facts(each) for each in listening if _is_ours(config, each))
 
 
 def queue_facts(sock: ListeningSocket) -> QueueFacts:

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.doctor.examining.client import DoctorClient
+from cxfr_proxy.doctor.examining.client import DoctorClient, NotTried
 from cxfr_proxy.doctor.examining.doors import FAULTS, Doors, Entered, Place, why
 from cxfr_proxy.doctor.examining.together import together
 from cxfr_proxy.doctor.facts import MoveFacts, SessionFacts
@@ -36,6 +36,11 @@ class SessionsSeen:
     external: dict[str, str] = field(default_factory=dict)
     stands_open: dict[str, bool] = field(default_factory=dict)
     moves: list[MoveFacts] = field(default_factory=list)
+
+    def is_let_in(self, node: str) -> bool:
+        """Return whether a login worked there."""
+        session = self.sessions.get(node)
+        return session is not None and session.refused is None
 
 
 class SessionRound:
@@ -78,7 +83,7 @@ class SessionRound:
         except FAULTS as exc:
             self._resumable.pop(name, None)
             if not by_certificate:  # else it is said as a fault of migrate=external
-                self.seen.sessions[name] = SessionFacts(refused=why(exc))
+                self.seen.sessions[name] = SessionFacts(refused=why(exc), tried=not isinstance(exc, NotTried))
 
     async def _question(self, place: Place, entered: Entered) -> SessionFacts:
         client, seen = entered.client, entered.seen

@@ -78,6 +78,8 @@ def _node_soon(facts: ClusterFacts) -> Iterator[Symptom]:
 
 def _node_name(facts: ClusterFacts) -> Iterator[Symptom]:
     for node, certificate in _of_nodes(facts):
+        if node.tls is None or node.tls.refused is None:
+            continue  # OpenSSL takes more than the names that clients look for: a common name, an IP address
         name = wanted_name(node)
         if name is not None and not certificate.covers(name) and not untimely(certificate, facts.now):
             yield Symptom(_named(certificate), node.spec.name, node.domain, f"a certificate for {name}")

@@ -123,6 +123,8 @@ def _tls_old(facts: ClusterFacts) -> Iterator[Symptom]:
 def _in_the_open(facts: ClusterFacts) -> Iterator[Symptom]:
     for node, offer in _greeted(facts):
         address = node.spec.address
+        if node.queue is not None:
+            continue  # its listener is on this machine, so nobody is on the way
         if node.spec.tls is NodeTls.NONE and isinstance(address, Address) and _is_public(address.host):
             passwords = ", and PLAIN is on offer" if "PLAIN" in offer.mechanisms else ""
             yield Symptom(f"{address} is a public address, tls=none{passwords}", node.spec.name, node.domain)

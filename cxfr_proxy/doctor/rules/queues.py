@@ -23,11 +23,14 @@ def _node_queue(facts: ClusterFacts) -> Iterator[Symptom]:
 
 
 def _own_queue(facts: ClusterFacts) -> Iterator[Symptom]:
+    bound = facts.own.most_queued
     for queue in facts.own.queues:
+        if bound is not None and queue.most < min(bound, BACKLOG):
+            continue  # the proxy gets as much as the kernel gives: a program that has asked for less listens there
         if queue.most < BACKLOG:
             yield Symptom(f"{queue.address}: room for {queue.most}, {queue.waiting} wait")
-    if not facts.own.queues and facts.own.most_queued is not None and facts.own.most_queued < BACKLOG:
-        yield Symptom(f"net.core.somaxconn is {facts.own.most_queued}")
+    if not facts.own.queues and bound is not None and bound < BACKLOG:
+        yield Symptom(f"net.core.somaxconn is {bound}")
 
 
 RULES: Final = (

@@ -222,8 +222,11 @@ RULES: Final = (
         {
             PROXY: "nodes.txt: the port of a listener for clients, and send-proxy= as that listener has it",
             ServerSoftware.EJABBERD: "module: ejabberd_c2s on the listener, and use_proxy_protocol as in nodes.txt",
-            ServerSoftware.PROSODY: "c2s_ports; limits, if the proxy's address is slowed down",
-            ServerSoftware.MONGOOSEIM: "[[listen.c2s]]; shaper, if the proxy's address is slowed down",
+            ServerSoftware.PROSODY: (
+                "c2s_ports; behind mod_net_proxy proxy_trusted_proxies with the proxy's address: all others are "
+                "dropped, and without it all but those from Prosody's own machine"
+            ),
+            ServerSoftware.MONGOOSEIM: "[[listen.c2s]]: port, and proxy_protocol as in nodes.txt",
             ServerSoftware.OPENFIRE: "xmpp.socket.plain.port",
         },
         _failed_at(LookStage.GREETING),

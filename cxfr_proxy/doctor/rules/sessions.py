@@ -28,7 +28,7 @@ def _resume_of(facts: ClusterFacts, name: str) -> Resume | None:
 
 def _login_refused(facts: ClusterFacts) -> Iterator[Symptom]:
     for node in facts.nodes:
-        if node.session is not None and node.session.refused is not None:
+        if node.session is not None and node.session.refused is not None and node.session.tried:
             elsewhere = [other.spec.name for other, _ in _sessions(facts) if other.domain == node.domain]
             but = f"; on {elsewhere[0]} the same login works" if elsewhere else ""
             yield Symptom(f"{node.session.refused}{but}", node.spec.name, node.domain)
