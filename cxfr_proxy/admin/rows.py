@@ -139,7 +139,8 @@ class UpgradeProgress(OperatorRow, frozen=True):
     sessions: int
     finished: bool
     failure: str | None
-    """Why the new one has not taken over, and the old one goes on; ``None`` otherwise."""
+    """Why the new one has not taken over, and the old one goes on; or that it has ended behind that. ``None``
+    otherwise."""
 
 
 class RebalanceProgress(OperatorRow, frozen=True):

@@ -264,7 +264,8 @@ def _upgrade_step(row: UpgradeProgress) -> str:
 
 def _upgrade_outcome(row: UpgradeProgress) -> str:
     if row.failure is not None:
-        return f"the proxy goes on as it was: {clean(row.failure)}"
+        who = "the proxy goes on as it was" if row.step == UpgradeStep.START else f"process {row.pid} has failed"
+        return f"{who}: {clean(row.failure)}"
     return f"{_successor(row)}; the old one has moved its clients and ends"
 
 

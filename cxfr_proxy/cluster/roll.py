@@ -45,7 +45,7 @@ class RollStep(StrEnum):
     """It is up, and has to stay so before it takes clients and the next one goes."""
 
 
-class RollRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RollRecord(msgspec.Struct, frozen=True):
     """A roll as it is kept. ``done`` of the ``nodes`` are, in their order; ``step`` is the next one's.
 
     ``rate`` in clients a second and ``deadline`` in seconds are those of each drain, ``None``: the usual ones.

@@ -62,7 +62,7 @@ class Absences:
 
     def returned_from(self, node: str) -> int:
         """Return how many clients have returned that had left that node."""
-        return self._returns.by_node.get(node, 0)
+        return self._statistics.returned_from(node)
 
     def complete(self, rows: Iterable[TransferRow]) -> list[TransferRow]:
         """Return the same rows, with the seconds after which the clients returned."""

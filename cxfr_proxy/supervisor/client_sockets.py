@@ -39,6 +39,7 @@ class ClientSockets:
         self.paths: list[str] = []
         """Those of unix sockets."""
         self._lasting: set[int] = set()  # descriptors that a service manager keeps as well
+        self._shared = False
         self._bound: list[SocketFile] = []
         self._files = ExitStack()
 
@@ -107,6 +108,16 @@ class ClientSockets:
         descriptors = {sock.fileno() for sockets in (*self._own, *self._common) for sock in sockets}
         return [GivenSocket(each, lasting=each in self._lasting) for each in sorted(descriptors - {-1})]
 
+    def share(self) -> None:
+        """Have all of them listen, whatever becomes of a worker: another process has them as well. To stop listening
+        would stop that one, too. Raises ``OSError``."""
+        self._shared = True
+        listen_again(sock for sockets in self._own for sock in sockets if sock.fileno() >= 0)
+
+    def share_no_more(self) -> None:
+        """Note that this process has them alone."""
+        self._shared = False
+
     def give_away(self) -> None:
         """Close them, as far as this process goes: another one listens on them."""
         for bound in self._bound:
@@ -122,7 +133,8 @@ class ClientSockets:
 
         Sockets that others have as well go on: somebody else accepts, or the service manager has clients wait.
         """
-        listen_no_more(self._own[slot.number - 1])
+        if not self._shared:
+            listen_no_more(self._own[slot.number - 1])
 
     def wake(self, slot: WorkerSlot) -> None:
         """Listen again; nothing happens if they do. Raises ``OSError``."""

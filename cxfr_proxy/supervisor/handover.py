@@ -7,7 +7,7 @@
                           <--------  SuccessorReady; or SuccessorFailed, and nothing has happened
     HandedOver            -------->  takes orders from here on; the old one accepts nobody more
     counts, news          -------->  until the old one has moved its clients and ends
-                          <--------  NewsNoted
+                          <--------  NewsNoted; SuccessorStops, and the old one has to hurry
 
 The two may be of different versions. So this is JSON, a line for a message, in which fields that one side does not know
 are passed over. News and counts that can't be read are left out.
@@ -103,6 +103,10 @@ class SuccessorReady(HandoverMessage, frozen=True):
 
 class SuccessorFailed(HandoverMessage, frozen=True):
     reason: str
+
+
+class SuccessorStops(HandoverMessage, frozen=True):
+    """An operator has stopped the new one. The old one stops as well, if it has handed over, or else goes on."""
 
 
 class NewsNoted(HandoverMessage, frozen=True):

@@ -197,6 +197,7 @@ class Management:
     async def begin_beside(self, state: KeptState) -> None:
         """Read the nodes, while another process has what is kept, and goes on with a roll. Raises
         :class:`ConfigError`."""
+        self._operations.kept.check()
         self._operations.kept.state = state
         await self.nodes.begin()
 
@@ -223,11 +224,25 @@ class Management:
         self._door = ControlDoor(config.control, control[0].listening if control else None)
         self._inherited_http = sockets.take(config.http) if config.http is not None else []
 
+    def bind(self) -> None:
+        """Have the sockets on which operators will connect, before anything depends on them. Raises
+        :class:`ConfigError`; the caller calls :meth:`close` all the same."""
+        self._door.bind()
+        config = self._settings.config
+        if config.http is not None:
+            self._http = http_listeners(config.http, self._inherited_http)
+
+    def close(self) -> None:
+        """Close those of them that are not served."""
+        self._door.close()
+        for listener in self._http:
+            listener.socket.close()
+
     async def open(self, services: trio.Nursery, *, room: int) -> None:
         """Begin in ``services`` what only one process may do; an operator can connect when this returns. ``room``: how
         many sessions fit.
 
-        Raises :class:`ConfigError`, alone or in a group, where a socket can't be had.
+        Raises :class:`ConfigError`, alone or in a group, where an inherited socket has lost its file.
         """
         await services.start(self._door.serve, partial(commands.execute, self.console))
         await services.start(self._operate, room)
@@ -248,7 +263,6 @@ class Management:
     async def _serve_http(self, services: trio.Nursery, room: int) -> None:
         config = self._settings.config
         if config.http is not None:
-            self._http = http_listeners(config.http, self._inherited_http)
             scraper = MetricsScraper(
                 self._cluster,
                 self._workers,

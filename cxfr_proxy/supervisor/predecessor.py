@@ -31,10 +31,11 @@ from cxfr_proxy.supervisor.handover import (
     PredecessorNews,
     PredecessorTransfer,
     SuccessorReady,
+    SuccessorStops,
     read_beginning,
 )
 from cxfr_proxy.transfers.client_news import Moved
-from cxfr_proxy.transfers.statistics import StatisticsRecord
+from cxfr_proxy.transfers.statistics import StatisticsRecord, Totals, TransferStatistics
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +64,12 @@ class Predecessor:
         self.for_operators = InheritedSockets(map(_adopt, begins.for_operators))
         self._channel_end = end
         self._channel: HandoverChannel | None = None
-        self._last = begins.counts
+        self._unread = False
+        self._last = self._readable(begins.counts)
         self._handed_over: HandedOver | None = None
         self._changed = trio.Event()
-        self._unread = False
+        self.gone = trio.Event()
+        """It has ended."""
 
     async def run(self, host: SuccessorHost) -> None:
         """Take what it says, until it has ended."""
@@ -76,7 +79,9 @@ class Predecessor:
             await self._channel.run(lambda message: self._receive(host, message))
         except ConfigError as exc:
             emit(_log, "handover-fault", level=logging.ERROR, reason=exc.message)
-        self._changed.set()
+        finally:
+            self._changed.set()
+            self.gone.set()
         # It has no sessions any more; what it has counted stays.
         nodes = {name: replace(each, sessions=0, logins_waiting=0) for name, each in self._last.nodes.items()}
         last = PredecessorCounts(nodes=nodes, totals=self._last.totals)
@@ -96,14 +101,19 @@ class Predecessor:
             raise ConfigError("handover: the proxy that was to be replaced has ended")
         return self._handed_over
 
+    def stop(self) -> None:
+        """Have it hurry: this proxy stops."""
+        if self._channel is not None:
+            self._channel.post(SuccessorStops())
+
     def _receive(self, host: SuccessorHost, message: HandoverMessage) -> None:
         match message:
             case HandedOver():
                 self._handed_over = message
                 self._changed.set()
             case PredecessorCounts():
-                self._last = message
-                host.note_predecessor_counts(message)
+                self._last = self._readable(message)
+                host.note_predecessor_counts(self._last)
             case PredecessorNews(pieces):
                 for piece in pieces:
                     self._take_news(host, piece)
@@ -131,13 +141,24 @@ class Predecessor:
             self._unread = True
             emit(_log, "handover-unread", level=logging.WARNING, reason=str(exc))
 
+    def _readable(self, counts: PredecessorCounts) -> PredecessorCounts:
+        """Leave out totals that can't be added to this version's."""
+        try:
+            Totals().include(counts.totals)
+        except ValueError as exc:
+            self._note_unread(exc)
+            return msgspec.structs.replace(counts, totals=Totals())
+        return counts
+
     def statistics(self, handed_over: HandedOver) -> StatisticsRecord | None:
         """Return its counts of transfers; ``None``: this version can't read them."""
         try:
-            return msgspec.json.decode(handed_over.statistics, type=StatisticsRecord)
-        except msgspec.MsgspecError as exc:
+            record = msgspec.json.decode(handed_over.statistics, type=StatisticsRecord)
+            TransferStatistics().take_over(record)  # which refuses other buckets: better now than half way
+        except (msgspec.MsgspecError, ValueError) as exc:
             self._note_unread(exc)
             return None
+        return record
 
 
 def _adopt(given: GivenSocket) -> InheritedSocket:

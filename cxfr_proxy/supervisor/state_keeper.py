@@ -108,11 +108,16 @@ class StateKeeper:
         self._attempts = trio.lowlevel.ParkingLot()
         self._problem: str | None = None
         self._given_away = False
+        self._writing = False
 
     def load(self) -> None:
         """Take up what was kept. Blocks for a moment. Raises :class:`ConfigError`."""
         self.state = self._file.read()
         self._memory.software_was_known(self.state.software_known(self._wall_clock()))
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` where :meth:`load` would."""
+        self._file.read()
 
     def take_over(self, state: KeptState) -> None:
         """Take up what another proxy has kept, which does so no more: all of it is written."""
@@ -194,6 +199,11 @@ class StateKeeper:
             return None
         return f"this holds, and is forgotten if the proxy ends: {self._problem}"
 
+    async def quiet(self) -> None:
+        """Wait until nothing is being written: a thread that is slow would replace what another process writes."""
+        while self._writing:
+            await self._attempts.park()
+
     async def flush(self) -> None:
         """Write at once what is not written yet, and what was learned. :meth:`run` must not run any more."""
         if self._learned_at is not None or self._written < self._changed:
@@ -203,6 +213,7 @@ class StateKeeper:
         changed, learned_at, self._learned_at = self._changed, self._learned_at, None
         if self._given_away:
             return
+        self._writing = True
         try:
             await trio.to_thread.run_sync(self._file.write, self.content())
         except OSError as exc:
@@ -211,8 +222,10 @@ class StateKeeper:
         else:
             self._written = changed
             self._note_problem(None)
+        finally:
+            self._writing = False
+            self._attempts.unpark_all()
         self._tried = changed
-        self._attempts.unpark_all()
 
     def _note_problem(self, problem: str | None) -> None:
         if problem is not None and problem != self._problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -35,6 +36,7 @@ class Succession:
         sockets: ClientSockets,
         keeper: WorkerSlots,
         manager: ServiceManager,
+        predecessor: Predecessor | None,
     ) -> None:
         self._workers = workers
         self._memory = memory
@@ -42,6 +44,8 @@ class Succession:
         self._sockets = sockets
         self._keeper = keeper
         self._manager = manager
+        self._predecessor = predecessor
+        self._parted_by = math.inf  # when this proxy has to have ended
         self._management: Management | None = None
         self._announcing: dict[int, Link] = {}
         self.given_away = False
@@ -61,8 +65,13 @@ class Succession:
     def stopping(self) -> bool:
         return self._keeper.stopping and not self.given_away
 
+    @property
+    def follows(self) -> bool:
+        return self._predecessor is not None and not self._predecessor.gone.is_set()
+
     def handover_begins(self) -> HandoverBegins:
         assert self._management is not None
+        self._sockets.share()
         return HandoverBegins(
             version=HANDOVER_VERSION,
             pid=os.getpid(),
@@ -76,8 +85,15 @@ class Succession:
     def earlier_news(self) -> Sequence[EarlierNews]:
         return [each for piece in self._memory.pieces(trio.current_time()) for each in piece.news]
 
+    def goes_on(self) -> None:
+        self._sockets.share_no_more()
+
+    def hurry(self) -> None:
+        self._keeper.stop()
+
     async def settle(self) -> None:
         await self._kept.settle()
+        await self._kept.quiet()
 
     def hand_over(self, pid: int) -> HandedOver:
         assert self._management is not None
@@ -116,6 +132,18 @@ class Succession:
 
     # --- from the one before
 
+    def stop_predecessor(self) -> None:
+        """Have it hurry, since this proxy stops; a service manager would kill what is left of it."""
+        self._parted_by = trio.current_time() + self._keeper.parting_seconds
+        if self._predecessor is not None:
+            self._predecessor.stop()
+
+    async def until_alone(self) -> None:
+        """Wait until it has ended, for as long as this proxy may take to stop."""
+        if self._predecessor is not None:
+            with trio.move_on_at(self._parted_by):
+                await self._predecessor.gone.wait()
+
     def note_predecessor_counts(self, counts: PredecessorCounts) -> None:
         self._workers.note_predecessor(counts)
 
@@ -137,4 +165,5 @@ class Succession:
             self._workers.statistics.take_over(statistics)
         self._workers.take_over_pasts(handed_over.workers)
         self._kept.take_over(state)
+        self._sockets.share_no_more()
         self._management.take_over(predecessor.state)

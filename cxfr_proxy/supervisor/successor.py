@@ -37,6 +37,7 @@ from cxfr_proxy.supervisor.handover import (
     PredecessorTransfer,
     SuccessorFailed,
     SuccessorReady,
+    SuccessorStops,
 )
 from cxfr_proxy.tasks import Task, isolated, start_once
 from cxfr_proxy.transfers.client_news import Moved
@@ -45,6 +46,7 @@ READY_SECONDS: Final = 60.0
 """Seconds for the new one: reading a list from etcd, a large user map, starting some dozens of workers."""
 _COUNTS_SECONDS: Final = 0.2
 _FAULT: Final = "it met a fault, which the log has"
+_LOST: Final = "it took over, and has ended since: nobody accepts connections"
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +89,18 @@ class UpgradeHost(Protocol):
     def stopping(self) -> bool:
         """Whether an operator has stopped it."""
 
+    @property
+    def follows(self) -> bool:
+        """Whether the proxy whose place this one has taken still moves its clients."""
+
+    def goes_on(self) -> None:
+        """Note that the new one has failed."""
+
+    def hurry(self) -> None:
+        """Stop: the new one does."""
+
     async def settle(self) -> None:
-        """Wait until all that is kept is on disk, or could not be written."""
+        """Wait until all that is kept is on disk, or could not be written; nothing is being written then."""
 
     def announce_rest(self) -> None:
         """Note that the new one says nothing any more."""
@@ -138,6 +150,10 @@ class UpgradeRun:
         """Whether the new one is the proxy."""
         return self._step in (UpgradeStep.MOVE, UpgradeStep.DONE)
 
+    @property
+    def _lost(self) -> bool:
+        return self.handed_over and self._gone.is_set()
+
     def progress(self) -> UpgradeProgress:
         left = {UpgradeStep.START: 2, UpgradeStep.MOVE: 1, UpgradeStep.DONE: 0}[self._step]
         return UpgradeProgress(
@@ -147,8 +163,8 @@ class UpgradeRun:
             total=2,
             left=left,
             sessions=self._host.sessions if left else 0,
-            finished=self.finished,
-            failure=self._failure,
+            finished=self.finished or self._lost,
+            failure=_LOST if self._lost else self._failure,
         )
 
     # --- what this proxy says meanwhile
@@ -175,6 +191,7 @@ class UpgradeRun:
             failure = await self._replace()
         if failure is not None:
             self._failure = failure
+            self._host.goes_on()
             emit(_log, "upgrade-failed", level=logging.ERROR, pid=self._pid, reason=failure)
         self._feed.changed()
 
@@ -193,19 +210,28 @@ class UpgradeRun:
         except OSError as exc:
             ours.close()
             return f"{self._line[0]}: {exc.strerror or exc}"
+        except BaseException:
+            ours.close()
+            raise
         self._pid = process.pid
         emit(_log, "upgrade-begins", program=self._line[0], pid=process.pid, sessions=self._host.sessions)
         self._channel = HandoverChannel(ours)
         self._channel.post(begins)
         for piece in self._host.earlier_news():
             self._channel.post(PredecessorNews((msgspec.Raw(msgspec.json.encode(piece)),)))
-        async with trio.open_nursery() as nursery:
-            start_once(nursery, Task.UPGRADE, partial(self._watch, process))
-            start_once(nursery, Task.UPGRADE, partial(self._talk, self._channel))
-            failure = await self._when_ready(process)
-            if failure is None:
-                await self._move()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                start_once(nursery, Task.UPGRADE, partial(self._watch, process))
+                start_once(nursery, Task.UPGRADE, partial(self._talk, self._channel))
+                failure = await self._when_ready(process)
+                if failure is None:
+                    await self._move()
+                nursery.cancel_scope.cancel()
+        finally:  # also when this proxy ends meanwhile: nobody else would end it
+            if not self.handed_over and process.returncode is None:
+                process.kill()
+                with trio.CancelScope(shield=True):  # short: SIGKILL cannot be refused
+                    await process.wait()
         return failure
 
     async def _talk(self, channel: HandoverChannel) -> None:
@@ -221,6 +247,11 @@ class UpgradeRun:
             case SuccessorReady() | SuccessorFailed():
                 self._answer = message
                 self._news.set()
+            case SuccessorStops() if self.handed_over:
+                self._host.hurry()
+            case SuccessorStops():
+                self._answer = SuccessorFailed("it was told to stop")
+                self._news.set()
             case NewsNoted(session):
                 self._host.announced(session)
             case _:
@@ -230,14 +261,17 @@ class UpgradeRun:
         await process.wait()
         self._gone.set()
         self._news.set()
+        if self._lost:
+            emit(_log, "upgrade-failed", level=logging.ERROR, pid=self._pid, reason=_LOST)
+            self._feed.changed()
 
     async def _when_ready(self, process: trio.Process) -> str | None:
         """Wait until it is ready, and hand over. Return why that could not be done."""
         with trio.move_on_after(READY_SECONDS):
             await self._news.wait()
-        ready = isinstance(self._answer, SuccessorReady) and not self._gone.is_set()
-        if ready:
+        if isinstance(self._answer, SuccessorReady):
             await self._host.settle()
+        ready = isinstance(self._answer, SuccessorReady) and not self._gone.is_set()  # it may have ended meanwhile
         if ready and not self._host.stopping:
             assert isinstance(self._answer, SuccessorReady)
             self._step = UpgradeStep.MOVE
@@ -248,8 +282,6 @@ class UpgradeRun:
             )
             self._feed.changed()
             return None
-        if process.returncode is None:
-            process.kill()
         if ready:
             return "the proxy is stopping"
         if isinstance(self._answer, SuccessorFailed):
@@ -272,7 +304,8 @@ class UpgradeRun:
             self._channel.post(self._host.predecessor_counts())
             with trio.move_on_after(_COUNTS_SECONDS * 10):
                 await self._channel.flush()
-        self._step = UpgradeStep.DONE
+        if not self._lost:
+            self._step = UpgradeStep.DONE
         self._moved.set()
         emit(_log, "upgrade-ends", pid=self._pid)
         self._feed.changed()
@@ -301,6 +334,8 @@ class Upgrades:
             raise ConfigError("this is the first process of a container, which ends with it: start another container")
         if self._host.stopping:
             raise ConfigError("the proxy is stopping")
+        if self._host.follows:
+            raise ConfigError("an upgrade is under way already: the process before this one still moves its clients")
         if self.last is not None and not self.last.finished:
             raise ConfigError("an upgrade is under way already")
         self.last = UpgradeRun(self._host, self._feed, self._program.line(other), self._program.environment)

@@ -120,7 +120,7 @@ class Supervisor:
         if predecessor is not None:
             self.workers.begin_behind(predecessor.begins.last_id)
         self._succession = Succession(
-            self.workers, self._memory, self._kept, self._sockets, self._keeper, self._manager
+            self.workers, self._memory, self._kept, self._sockets, self._keeper, self._manager, predecessor
         )
         self._feed = ChangeFeed()
         self.upgrades = Upgrades(self._succession, self._feed, program)
@@ -188,6 +188,10 @@ class Supervisor:
                 self._management.inherit(self._predecessor.for_operators)
                 self._predecessor.for_operators.close()
             self._sockets.bind(config, named=self._settings.any_given("listen", "listen-unix"))
+            # Before a proxy whose place this one takes gives up its own: what can't be had has to be known by then.
+            self._management.bind()
+            if self._predecessor is not None:
+                self._sockets.share()
             async with trio.open_nursery() as services:
                 for task, run in (
                     (Task.USER_MAP, self._send_user_map),
@@ -204,12 +208,15 @@ class Supervisor:
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)
                     if self._predecessor is not None:
+                        if self._keeper.stopping:
+                            raise ConfigError("it was told to stop")
                         self._succession.take_over(self._predecessor, await self._predecessor.hand_over())
                         await self._management.open(services, room=room)
                     self._management.announce(self.addresses, self._sockets.paths, room=room)
                     self._manager.ready()
                     task_status.started()
                 await self.upgrades.end()
+                await self._succession.until_alone()
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
                 if self._succession.given_away:
                     with trio.move_on_after(_WORDS_SECONDS):
@@ -217,6 +224,7 @@ class Supervisor:
                 services.cancel_scope.cancel()
             await self._kept.flush()
         finally:
+            self._management.close()
             self._sockets.close()
 
     async def _follow_reports(self) -> None:
@@ -294,6 +302,9 @@ class Supervisor:
         for piece in self._memory.note_killed(at_stake, trio.current_time()):
             for other in self.workers:
                 other.post(piece)
+            if self.upgrades.last is not None:
+                for each in piece.news:
+                    self.upgrades.last.note_news(each)
         self._reported.set()
 
     # --- nodes
@@ -357,6 +368,7 @@ class Supervisor:
             if not self._succession.given_away:
                 self._manager.stopping(within=self._keeper.parting_seconds)
                 self._sockets.close()
+                self._succession.stop_predecessor()
             self._keeper.stop()
 
     def is_stopping(self) -> bool:

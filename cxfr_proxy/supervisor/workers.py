@@ -159,7 +159,9 @@ class Workers:
         _add(total, self._past.get(name))
         for link in self:
             _add(total, (link.counts.nodes or {}).get(name))
-        total.returned = self.absences.returned_from(name)
+        # The one before says so until what it has counted is taken over, and may count some that this one counts too.
+        before = self.predecessor.nodes.get(name, _NONE).returned
+        total.returned = max(before, self.absences.returned_from(name))
         return total
 
     def totals(self) -> Totals:

@@ -16,7 +16,7 @@ from typing import Final
 from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung
-from cxfr_proxy.transfers.statistics import MAX_NODES, PastTransfer
+from cxfr_proxy.transfers.statistics import PastTransfer
 from cxfr_proxy.xmpp import jid
 
 WITHIN_SECONDS: Final = 600.0
@@ -73,8 +73,6 @@ class Returns:
         self._logins: BoundedDict[str, _Login] = BoundedDict(
             limit
         )  # by bare JID, the last one that was not taken for somebody
-        self.by_node: BoundedDict[str, int] = BoundedDict(MAX_NODES)
-        """How many have returned that had left a node."""
         self.seconds: BoundedDict[int, float] = BoundedDict(limit)
         """After how many who had that session was back."""
 
@@ -117,8 +115,6 @@ class Returns:
         return self._is_back(gone, login, now)
 
     def _is_back(self, gone: DepartedClient, login: _Login, now: float) -> ReturnedClient:
-        node = gone.transfer.node
-        self.by_node[node] = self.by_node.get(node, 0) + 1
         self.seconds[gone.session] = now - gone.at
         return ReturnedClient(gone, login.session, login.full_jid, now - gone.at, login.resumed)
 

@@ -289,6 +289,10 @@ class TransferStatistics:
         """Yield those counts of :meth:`transfers` whose clients have returned."""
         return _each(self._returned)
 
+    def returned_from(self, node: str) -> int:
+        """Return how many clients have returned that had left that node."""
+        return self._returned.get(node, Counter()).total()
+
     def resumptions(self) -> Iterator[tuple[str, TransferKind, int]]:
         """Yield those counts of :meth:`returns` whose clients' sessions have gone on."""
         return _each(self._resumed)

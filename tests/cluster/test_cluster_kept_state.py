@@ -36,6 +36,7 @@ def test_what_a_newer_program_has_added_is_passed_over() -> None:
     value = json.loads(full().encode())
     value["moods"] = {"node1": "gloomy"}
     value["nodes"]["node1"]["mood"] = "gloomy"
+    value["roll"]["mood"] = "gloomy"
     value["software"]["urn:a#1"]["mood"] = "gloomy"
     assert read_state(json.dumps(value).encode()) == full()
 

@@ -55,6 +55,8 @@ from cxfr_proxy.ipc.questions import (
     WorkerReply,
 )
 from cxfr_proxy.service_manager import ServiceManager
+from cxfr_proxy.supervisor.predecessor import Predecessor
+from cxfr_proxy.supervisor.successor import Program
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.transfers.client_news import AnyClientNews, ClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -249,6 +251,9 @@ class House:
         rebalance: RebalanceMode = RebalanceMode.MANUAL,
         settings: Path | None = None,
         manager: ServiceManager | None = None,
+        predecessor: Predecessor | None = None,
+        program: Program | None = None,
+        http: ListenAddress | None = None,
     ) -> None:
         self.nursery = nursery
         self.all: list[FakeWorker] = []
@@ -262,13 +267,16 @@ class House:
             backends=FileBackends(str(self.nodes)),
             listen=(ListenAddress("127.0.0.1", 0),),
             control=tmp_path / "c.sock",
+            http=http,
             workers=2,
             transfer_rate=10.0,
             rebalance=rebalance,
             timeouts=Timeouts(hard_stop_after=3.0),
         )
         source = ConfigSource({"config": str(settings)} if settings is not None else {}, self.config)
-        self.supervisor = Supervisor(source.read(), self, source, manager=manager)
+        self.supervisor = Supervisor(
+            source.read(), self, source, manager=manager, predecessor=predecessor, program=program
+        )
 
     async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
         if self.refuse is not None:

@@ -111,6 +111,23 @@ def test_sockets_that_others_have_go_on_listening() -> None:
         assert not refuses((HERE, alone[0].port))
 
 
+def test_sockets_of_two_processes_go_on_listening() -> None:
+    """Stopping would stop the other one's as well, which are the same."""
+    with client_sockets(config(2, 0), [], named=True) as sockets:
+        place = sockets.addresses[0]
+        for number in (1, 2):
+            sockets.rest(WorkerSlot(number))
+        assert refuses(place)
+        sockets.share()
+        for number in (1, 2):
+            sockets.rest(WorkerSlot(number))
+        assert not refuses(place)
+        sockets.share_no_more()
+        for number in (1, 2):
+            sockets.rest(WorkerSlot(number))
+        assert refuses(place)
+
+
 def test_a_socket_that_is_in_no_setting() -> None:
     (wanted,), (other,) = servers(1, lasting=True), servers(1, lasting=True)
     with (

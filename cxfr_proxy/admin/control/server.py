@@ -66,6 +66,7 @@ class ControlDoor:
         self.path = path
         self._inherited = inherited
         self._place: SocketFile | None = None
+        self._held = ExitStack()
         self._accepting = trio.CancelScope()
         self._conversations: dict[trio.CancelScope, str | None] = {}  # with the command, once it is known
         self._ended = trio.Event()
@@ -74,6 +75,19 @@ class ControlDoor:
     def listening(self) -> socket.socket | None:
         """The socket on which commands come; ``None``: none does at the moment."""
         return self._place.listening if self._place is not None else None
+
+    def bind(self) -> None:
+        """Have the socket now, unless it is inherited: commands wait in it until :meth:`serve`.
+
+        Raises :class:`ConfigError` as :func:`~.socket_file.socket_file` does. A caller that does not serve it calls
+        :meth:`close`.
+        """
+        if self._inherited is None:
+            self._place = self._held.enter_context(socket_file(self.path))
+
+    def close(self) -> None:
+        """Close the socket that :meth:`bind` has made, where it is not served."""
+        self._held.close()
 
     def give_away(self, staying: str) -> None:
         """Leave the socket to a process that has it as well. Conversations end, but for commands of that name."""
@@ -94,9 +108,10 @@ class ControlDoor:
         Raises :class:`ConfigError` as :func:`~.socket_file.socket_file` does. A socket that is removed is made again,
         and commands go on meanwhile. On cancel all commands' waiting ends and the socket is removed.
         """
-        with ExitStack() as held:
-            first = inherited_socket_file(self.path, self._inherited) if self._inherited else socket_file(self.path)
-            self._place = held.enter_context(first)
+        with self._held as held:
+            if self._place is None:
+                first = inherited_socket_file(self.path, self._inherited) if self._inherited else socket_file(self.path)
+                self._place = held.enter_context(first)
             async with trio.open_nursery() as commands:
                 emit(_log, "control-listening", path=str(self.path))
                 task_status.started()
