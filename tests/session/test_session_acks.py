@@ -173,6 +173,11 @@ def test_a_client_may_ask_with_a_prefix_how_far_a_dead_node_was() -> None:
     s.client("<r xmlns='urn:other'/>").client_gets().client(f"<x:r xmlns:x='{SM}'/>").client_gets(a(1))
 
 
+def test_a_node_that_is_dead_may_have_acknowledged_with_a_prefix() -> None:
+    s = Script().bind(stream_management=True).client(HELLO, HELLO).node(a(1), f"<x:a xmlns:x='{SM}' h='2'/>")
+    s.node_ends().forget().client(R).client_gets(a(2))
+
+
 def test_a_dead_node_that_had_acknowledged_nothing() -> None:
     Script().bind(stream_management=True).client(HELLO).node_ends().forget().client(R).client_gets(a(0))
 

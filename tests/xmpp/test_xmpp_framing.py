@@ -104,7 +104,10 @@ ACK = b"<a xmlns='urn:xmpp:sm:3' h='4'/>"
 @pytest.mark.parametrize(
     ("chunks", "ack"),
     [
-        ([b"<iq/><abc/><r/><x:a/>"], None),
+        ([b"<iq/><abc/><r/><x:ab/><x:b/>"], None),
+        ([ACK + b"<x:a h='5'/><iq/>"], b"<x:a h='5'/>"),
+        ([b"<x:a h='5'/>", ACK + b"<iq/>"], ACK),
+        ([b"<x:a h='5'", b"/>"], b""),
         ([b"<iq><a/></iq>" + ACK + b"<message><a/></message>"], ACK),
         ([b"<a h='1'/>" + ACK, b"<iq/>", b"<r/>"], ACK),
         ([b"<a h='1'></a>"], b"<a h='1'></a>"),

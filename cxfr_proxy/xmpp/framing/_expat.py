@@ -335,8 +335,9 @@ class ExpatFramer:
         self._check_size(self._start, end)
         self.boundary = end
         watched = self._take_watched(end)
-        self.stanzas += self._name.rpartition(":")[2] in STANZAS
-        if self._name == "a":
+        local = self._name.rpartition(":")[2]
+        self.stanzas += local in STANZAS
+        if local == "a":
             # The bytes of an earlier chunk, or of an earlier piece of one that is stepped through, are gone.
             self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
         usual = self._name in STANZAS or (self._name in USUAL and not self.acks)

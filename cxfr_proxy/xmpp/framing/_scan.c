@@ -412,13 +412,13 @@ static enum kind kind_of(const byte *name, size_t size)
     }
 }
 
-/* Of a name that is unusual: whether it is a stanza's behind a prefix, which is all before the last colon. */
-static int is_prefixed_stanza(const byte *name, size_t size)
+/* Of a name that is unusual: what it is behind a prefix, which is all before the last colon. */
+static enum kind kind_behind_prefix(const byte *name, size_t size)
 {
     size_t local = size;
     while (local > 0 && name[local - 1] != ':')
         local--;
-    return local > 0 && kind_of(name + local, size - local) == STANZA;
+    return local > 0 ? kind_of(name + local, size - local) : UNUSUAL;
 }
 
 /* An <a/> ends at `p`. */
@@ -588,12 +588,13 @@ static inline int element_ended(Scanner *self, const byte *p)
     int watched = self->watched;
     self->watched = 0;
     enum kind kind = kind_of(name, size);
-    self->stanzas += kind == STANZA || (kind == UNUSUAL && is_prefixed_stanza(name, size));
+    enum kind local = kind == UNUSUAL ? kind_behind_prefix(name, size) : kind;
+    self->stanzas += local == STANZA;
     if (self->stepping == UNREPORTED) {
         self->stop = 1;
         return 0;
     }
-    if (kind == ACK && keep_ack(self, p) < 0)
+    if (local == ACK && keep_ack(self, p) < 0)
         return -1;
     int usual = kind == STANZA || (kind != UNUSUAL && !self->acks);
     if (usual && !(self->every || self->stepping || watched))
