@@ -13,6 +13,7 @@ log_hooks        what Python itself would write to standard error, as events
 tasks            a fault in one task ends what that task serves, and nothing else
 bounded          a dictionary that forgets its oldest entries
 units            how quantities are written: ``500ms``, ``2m``
+speed            how fast a count changes
 spellings        one key for all spellings of an account or a domain
 gc_policy        when the garbage collector of a process with many sessions looks at what
 files            what can be read of the files that an operator names

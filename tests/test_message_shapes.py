@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (35, "116baba30d66000e")
+KNOWN: Final = (36, "9bd6862052c8698a")
 """The version, and the digest of the shapes that its messages have."""
 
 

@@ -39,6 +39,7 @@ ORDER: Final = (
         "process_title",
         "service_manager",
         "signals",
+        "speed",
         "spellings",
         "tasks",
         "units",

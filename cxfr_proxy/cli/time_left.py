@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
+
+from cxfr_proxy.speed import Speed
 
 WINDOW_SECONDS: Final = 30.0
 """The past that counts: a drain's stages differ in speed, and what was minutes ago says little."""
@@ -15,18 +16,12 @@ class TimeLeft:
     """Watches how many are left. Times are a clock's that never goes back, in seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._speed = Speed(WINDOW_SECONDS, _LEAST_SECONDS)
 
     def note(self, now: float, left: int) -> float | None:
         """Note how many are left, and return about how many seconds it takes until none is.
 
         ``None``: too little was seen, or there has been no progress within the window.
         """
-        self._seen.append((now, left))
-        # The oldest one stays as long as the second is within the window: it says what there was when that began.
-        while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW_SECONDS:
-            self._seen.popleft()
-        began, before = self._seen[0]
-        if now - began < _LEAST_SECONDS or left >= before:
-            return None
-        return left * (now - began) / (before - left)
+        speed = self._speed.note(now, left)
+        return left / -speed if speed is not None and speed < 0 else None

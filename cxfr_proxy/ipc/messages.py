@@ -19,10 +19,11 @@ from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.transfers.client_news import AnyClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 35
+VERSION: Final = 36
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -45,7 +46,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 class NodeState(Part, frozen=True):
     """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving. ``features``: the hashes of the
-    stream features that it greets clients with, by domain. ``to_restart``: a roll has still to restart it."""
+    stream features that it greets clients with, by domain. ``to_restart``: a roll has still to restart it. ``late``:
+    its drain may not be over at its deadline."""
 
     spec: NodeSpec
     admin_state: AdminState
@@ -56,6 +58,7 @@ class NodeState(Part, frozen=True):
     warm_up: float = 1.0
     features: dict[str, str] = {}
     to_restart: bool = False
+    late: bool = False
 
 
 class Nodes(Message, frozen=True):
@@ -194,7 +197,7 @@ class PutBack(Message, frozen=True):
 class WorkerCounts(Part, frozen=True):
     """The worker's counts. ``nodes`` are those whose counts have changed since the last report. ``awaited``: by
     node, clients that were cut from it and may still fetch their session. ``waiting``: by node, why its drain does
-    not go on. ``process``: what its process costs, a second ago at most."""
+    not go on. ``process``: what its process costs, a second ago at most. ``moves``: those by *migrate*."""
 
     sessions: int = 0
     connections: int = 0
@@ -206,6 +209,7 @@ class WorkerCounts(Part, frozen=True):
     totals: Totals = msgspec.field(default_factory=Totals)
     rebalance: RebalanceCounts = msgspec.field(default_factory=RebalanceCounts)
     process: ProcessCost = msgspec.field(default_factory=ProcessCost)
+    moves: WindowState = WindowState()
 
 
 class WorkerReport(Message, frozen=True):

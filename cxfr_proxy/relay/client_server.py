@@ -106,8 +106,8 @@ class ClientServer:
         self._limit = limit
         self._watcher = watcher
         self._router = router
-        self._dials: dict[int, trio.CancelScope] = {}
-        """By session: the scope of a dial for a session that has a node and wants another."""
+        self._dials: dict[int, PumpWaits] = {}
+        """By session: the connection that opens for a session that has a node and wants another."""
         self.pings = Pings(config.timeouts.websocket_ping)
         """For whoever runs them."""
         self._kept = False  # whether a task keeps the connections
@@ -143,11 +143,12 @@ class ClientServer:
         """End all connections that have no session yet."""
         self._pump.openings.stop()
 
-    def _begin(self, serve: Callable[[PumpWaits], Awaitable[None]], *, at_once: bool = True) -> None:
-        self._pump.openings.begin(partial(self._serve_safely, serve), at_once=at_once)
+    def _begin(self, serve: Callable[[PumpWaits], Awaitable[None]], *, at_once: bool = True) -> PumpWaits:
+        opening = self._pump.openings.begin(partial(self._serve_safely, serve), at_once=at_once)
         if not self._kept:
             self._kept = True
             start_once(self.tasks, Task.CONNECTION, self._keep)
+        return opening
 
     async def _keep(self) -> None:
         # In this nursery: it must not be empty while connections live, and cancelling it has to end them.
@@ -253,28 +254,22 @@ class ClientServer:
         self._begin(partial(self._serve_again, returned, live.arrival), at_once=False)
 
     def session_dials(self, live: LiveSession, dial: Dial) -> None:
-        self._dials[live.id] = scope = trio.CancelScope()
-        start_once(self.tasks, Task.CONNECTION, partial(self._dial, live, dial, scope))
+        # Later: this session has not done yet all that goes with it.
+        self._dials[live.id] = self._begin(partial(self._dial, live, dial), at_once=False)
 
-    async def _dial(self, live: LiveSession, dial: Dial, scope: trio.CancelScope) -> None:
-        """Dial another node for a session and hand over the connection, unless the session has given that up
-        meanwhile."""
+    async def _dial(self, live: LiveSession, dial: Dial, waits: PumpWaits) -> None:
+        """Dial another node for a session and hand over the connection. It is closed when the session gives that up."""
         client = live.arrival.passed_on(live.legs[Side.CLIENT].transport, live.id)
         reached: tuple[Endpoint, NodeLeg] | None = None
         why, broke = "it could not be reached", False
-        with scope:
-            try:
-                reached = await self._router.log_in(dial, client)
-            except NodeError as exc:
-                why, broke = exc.text, has_broken(exc.__cause__)
-            except OSError as exc:
-                why, broke = f"the connection broke: {exc}", has_broken(exc)
-        # Not "is the scope cancelled": the dial may have succeeded in the moment in which the session gave it up, or
-        # the session may have asked for yet another node since.
-        if self._dials.get(live.id) is not scope:
-            if reached is not None:
-                reached[0].close()
-            return
+        try:
+            reached = await self._router.log_in(dial, client, waits)
+        except NodeError as exc:
+            why, broke = exc.text, has_broken(exc.__cause__)
+        except OSError as exc:
+            why, broke = f"the connection broke: {exc}", has_broken(exc)
+        waits.release()
+        # Before the session hears of it: it may want yet another connection, or be over by that.
         del self._dials[live.id]
         if reached is not None:
             endpoint, leg = reached
@@ -283,9 +278,9 @@ class ClientServer:
             live.not_dialled(why, broke=broke)
 
     def session_forgoes(self, live: LiveSession) -> None:
-        scope = self._dials.pop(live.id, None)
-        if scope is not None:
-            scope.cancel()
+        opening = self._dials.pop(live.id, None)
+        if opening is not None:
+            self._pump.openings.close(opening)
 
     def session_over(self, live: LiveSession) -> None:
         self.session_forgoes(live)

@@ -1,4 +1,5 @@
-"""Connections that open, each a coroutine that the pump carries on without a trio task.
+"""Connections that open, each a coroutine that the pump carries on without a trio task: a client's before it has a
+session, and one of the proxy's own to a node that is to resume a session.
 
 A connection waits some eight times until it has a session, nearly always for its own socket. In a trio task each wait
 costs a round of trio's loop with a registration, a checkpoint and a look at the cancel scopes. So the pump's epoll
@@ -153,7 +154,9 @@ class PumpWaits:
         try:
             await _suspend()
         finally:
-            self._task = None
+            task, self._task = self._task, None
+            if not results:
+                task.cancel()  # nobody waits for it any more
         if not results:
             self._raise_pending()
         (result,) = results
@@ -215,8 +218,9 @@ class Openings:
     def __len__(self) -> int:
         return len(self._all)
 
-    def begin(self, serve: Callable[[PumpWaits], Coroutine[Any, None, None]], *, at_once: bool = True) -> None:
-        """Call ``serve``, and carry it on until it returns; ``at_once`` false: not before the pump's next turn."""
+    def begin(self, serve: Callable[[PumpWaits], Coroutine[Any, None, None]], *, at_once: bool = True) -> PumpWaits:
+        """Call ``serve``, and carry it on until it returns; ``at_once`` false: not before the pump's next turn. Return
+        how it waits, by which it can be closed."""
         self._last += 1
         opening = self._all[self._last] = PumpWaits(self, self._last)
         opening._coroutine = serve(opening)
@@ -225,6 +229,7 @@ class Openings:
         else:
             self.new.append(opening)
             self._poller.wake()
+        return opening
 
     def begin_new(self) -> None:
         """Begin those that were to wait for the next turn."""

@@ -64,6 +64,10 @@ class DrainKeeper:
         return self._rate.now
 
     @property
+    def paced_rate(self) -> float | None:
+        return self._drains.paced_rate
+
+    @property
     def asked_rate(self) -> float | None:
         return self._rate.asked
 
@@ -121,6 +125,9 @@ class DrainKeeper:
 
     def settle_seconds(self, node: str) -> float:
         return self._cluster.get(node).spec.settle_seconds if node in self._cluster else 0.0
+
+    def is_paced(self) -> bool:
+        return self._workers.moves().paced
 
     def stage_changed(self, drain: Drain) -> None:
         self._follower.node_changed(drain.node)

@@ -88,6 +88,7 @@ class NodeStates:
             node.warm_up,
             {domain: digest(features) for domain, features in node.features.items()},
             node.to_restart,
+            drain is not None and drain.late,
         )
 
     def text(self, name: str, domain: str) -> str:

@@ -41,6 +41,7 @@ from cxfr_proxy.supervisor.absences import Absences
 from cxfr_proxy.supervisor.handover import PredecessorCounts
 from cxfr_proxy.supervisor.link import Link, LinkState, Request
 from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
+from cxfr_proxy.transfers.move_window import WindowState, sum_of
 from cxfr_proxy.transfers.pace import OwnPace
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
 from cxfr_proxy.transfers.statistics import MAX_NODES, WORKER_DIED, PastTransfer, Totals, TransferStatistics
@@ -292,6 +293,10 @@ class Workers:
         if any(link.greeted and link.counts.rebalance.number != number for link in self):
             return None
         return total(number, [self._past_rebalance, *(link.counts.rebalance for link in self)])
+
+    def moves(self) -> WindowState:
+        """Return how it stands with the sessions that the proxy takes to other nodes itself."""
+        return sum_of(link.counts.moves for link in self)
 
     def waiting_reason(self, node: str) -> str | None:
         """Return why the drain of that node does not go on in any of the workers that have sessions on it."""

@@ -17,6 +17,7 @@ queues            the sessions that wait to be moved, the most urgent first
 pace              the pace: the supervisor's bucket, and what a mover sees of it
 token_bucket      the bucket itself, which is told the time
 own_logins        turns of the proxy's own logins, of which few are under way at once
+move_window       how many sessions are taken to other nodes at once, as their clients bear it
 leaving           the sessions that have to leave: of nodes that are emptied or down, of a worker that goes
 young_sessions    delays moves of sessions that have just begun, where nodes share sessions
 slow_logins       logins on nodes that are emptied are stopped when they take too long

@@ -28,6 +28,11 @@ class Announcements:
         """Return how many sessions wait for an order with that trigger."""
         return sum(order.trigger is trigger for _, order in self._pending.values())
 
+    @property
+    def migrating(self) -> int:
+        """How many of them the proxy will take to another node itself."""
+        return sum(order.migrates for _, order in self._pending.values())
+
     def send(self, relayed: Relayed, order: Order, now: float) -> None:
         """Give that session its order, which has a place, as soon as all processes know."""
         full_jid = relayed.session.full_jid

@@ -87,3 +87,10 @@ class Schedule:
         if self.halfway is not None and now < self.halfway:
             return Stage.AWAKE
         return Stage.ALL
+
+    def is_late(self, now: float, *, left: int, total: int) -> bool:
+        """Return whether more of the node's ``total`` sessions are left, in the second half of the time, than if equal
+        shares of them left in equal times."""
+        if self.deadline is None or self.stage(now) is not Stage.ALL:
+            return False
+        return left > total * (self.deadline - now) / (self.deadline - self.grace_end)

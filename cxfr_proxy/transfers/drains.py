@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy.speed import Speed
 from cxfr_proxy.tasks import Task, isolated
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage, standstill
@@ -26,6 +27,10 @@ _STAGES_SECONDS: Final = 0.1
 """Least seconds between two looks at drains that may have ended or changed their stage."""
 _STAGES_SHARE: Final = 0.05
 """Largest share of the time for these looks: thousands of nodes can be leaving."""
+_SPEED_SECONDS: Final = 1.0
+"""Between two looks at how fast they go."""
+_LATE_SECONDS: Final = 10.0
+"""The past that counts for that."""
 
 
 @dataclass(slots=True)
@@ -51,6 +56,11 @@ class Drain:
     """Why no session can be moved, as their turns have shown; ``None`` while there is no reason."""
     tried_before: Counter[TriedRung] = field(default_factory=Counter)
     """The rungs that had been tried on clients of the node when the drain began."""
+    late: bool = False
+    """It may not be over at its deadline, if it goes on like this."""
+    per_second: float | None = None
+    """How many clients have moved a second of late; ``None``: too little was seen."""
+    _speed: Speed = field(default_factory=lambda: Speed(_LATE_SECONDS, _SPEED_SECONDS))
 
     @property
     def deadline(self) -> float | None:
@@ -66,6 +76,10 @@ class Drain:
     def reason(self) -> str | None:
         """Why no session is being moved; ``None`` while some are."""
         return standstill(self.stage) or self.waiting_reason
+
+    def note_moved(self, now: float, moved: int) -> None:
+        """Note how many clients have moved by now."""
+        self.per_second = self._speed.note(now, moved)
 
     def settling_seconds(self, now: float) -> float | None:
         """Return for how long the empty node must not be stopped yet; ``None``: it has sessions, or can be stopped."""
@@ -90,8 +104,11 @@ class DrainHost(Protocol):
     def settle_seconds(self, node: str) -> float:
         """Return how long after that the node has to go on."""
 
+    def is_paced(self) -> bool:
+        """Return whether moves go as slowly as they do so that clients are held for short times."""
+
     def stage_changed(self, drain: Drain) -> None:
-        """Take note of a drain's new stage; not called for one that has just begun."""
+        """Take note of a drain's new stage, or that it is late, or no more; not called for one that has just begun."""
 
     def report(self, event: str, drain: Drain) -> None:
         """Report an event of a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients, say),
@@ -105,6 +122,9 @@ class Drains:
         self._rate = rate
         self._host = host
         self.by_node: dict[str, Drain] = {}
+        self.paced_rate: float | None = None
+        """How many clients have moved a second when it was not the rate that bounded that; ``None``: it always was."""
+        self._speed_due = -math.inf
         rate.add_user(self)
 
     @property
@@ -148,7 +168,7 @@ class Drains:
     def abort(self, node: str) -> None:
         """Move no more sessions. The deadline is void; a drain that is begun again has its own."""
         drain = self.by_node[node]
-        drain.schedule = None
+        drain.schedule, drain.late = None, False
         self._enter(drain, Stage.ABORTED)
         self._rate.restore()
         self._host.report("drain-aborted", drain)
@@ -199,15 +219,33 @@ class Drains:
         while True:
             await trio.sleep(max(_STAGES_SECONDS, took / _STAGES_SHARE))
             began, now = time.thread_time(), trio.current_time()
+            if now >= self._speed_due:
+                self._speed_due = now + _SPEED_SECONDS
+                self._note_speed(now)
             for drain in list(self.by_node.values()):
                 # A fault in one drain must not stop the others.
                 with isolated(Task.DRAINS, node=drain.node):
                     if not drain.done:
                         self._see(drain)
                     if drain.schedule is not None:
-                        self._enter(drain, drain.schedule.stage(now))
+                        self._follow(drain, drain.schedule, now)
             # CPU time: a busy machine must not make the looks rare.
             took = time.thread_time() - began
+
+    def _follow(self, drain: Drain, schedule: Schedule, now: float) -> None:
+        self._enter(drain, schedule.stage(now))
+        late = schedule.is_late(now, left=self._host.of_node(drain.node).sessions, total=drain.total)
+        if late is not drain.late:
+            drain.late = late
+            self._host.stage_changed(drain)
+
+    def _note_speed(self, now: float) -> None:
+        under_way = [drain for drain in self.by_node.values() if drain.stage.moves and not drain.done]
+        for drain in under_way:
+            drain.note_moved(now, self._host.of_node(drain.node).moved)
+        rate = sum(drain.per_second or 0.0 for drain in under_way)
+        if rate and self._host.is_paced():
+            self.paced_rate = rate
 
     def is_done(self, node: str) -> bool:
         """Look at the node's drain once more; return whether it is done, or there is none."""

@@ -23,6 +23,8 @@ class FollowedDrain:
     """A drain in a process that carries it out, which is told its stage."""
 
     stage: Stage
+    late: bool = False
+    """It may not be over at its deadline: what is left then is closed, which clients notice more than being held."""
     waiting_reason: str | None = None
     """Why no session can be moved, as their turns have shown; ``None`` while there is no reason."""
 
@@ -42,13 +44,19 @@ class Leaving:
         self.everybody: Trigger | None = None
         """The trigger by which all sessions leave, on whatever node they are; ``None``: they don't."""
 
-    def follow(self, node: str, stage: Stage) -> FollowedDrain:
-        """Have that node's drain at that stage, whether it was known or not."""
+    def follow(self, node: str, stage: Stage, *, late: bool = False) -> FollowedDrain:
+        """Have that node's drain at that stage, whether it was known or not; ``late``: see :class:`FollowedDrain`."""
         drain = self.drains.get(node)
         if drain is None:
             drain = self.drains[node] = FollowedDrain(stage)
-        drain.stage, drain.waiting_reason = stage, None
+        drain.stage, drain.late, drain.waiting_reason = stage, late, None
         return drain
+
+    def in_a_hurry(self, node: str) -> bool:
+        """Return whether sessions of that node have to leave as fast as they can, even if clients are held for
+        longer."""
+        drain = self.drains.get(node)
+        return node in self.down or (drain is not None and drain.late)
 
     def concerns(self, session: Session) -> bool:
         """Return whether the session has to leave its node, which still serves it."""

@@ -15,6 +15,7 @@ aside for a moment (:mod:`.young_sessions`).
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -23,8 +24,9 @@ import trio
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import SessionOutlook
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.cluster.plan import order_of_leaving
+from cxfr_proxy.cluster.plan import Placed, order_of_leaving
 from cxfr_proxy.config.choices import OnNodeDown
+from cxfr_proxy.session.commands import Event
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.tables import State
@@ -34,6 +36,7 @@ from cxfr_proxy.transfers.client_news import AnyClientNews, LandedWrong
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.homes import Homes
 from cxfr_proxy.transfers.leaving import FollowedDrain, Leaving
+from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.orders import Orders
 from cxfr_proxy.transfers.own_logins import OwnLogins
 from cxfr_proxy.transfers.pace import Pace
@@ -50,8 +53,8 @@ _LOOKING_SHARE: Final = 0.1
 
 
 class Mover:
-    """Moves the sessions of one process, while ``logins`` has room. ``migrates`` is that of
-    :class:`~.orders.Orders`."""
+    """Moves the sessions of one process; those that the proxy takes to other nodes itself while ``logins`` has room.
+    ``migrates`` is that of :class:`~.orders.Orders`."""
 
     def __init__(
         self,
@@ -78,14 +81,14 @@ class Mover:
         self._planner = Planner(registry, cluster, placement, self._queues, self, self._orders)
         self._work = trio.Event()
         self._news = trio.Event()
-        self._wait = trio.CancelScope()  # for logins to end
+        self._wait = trio.CancelScope()  # for moves to end
+        self._waits_for_room = False  # the last session had to wait for that, and not for the pace
 
     # --- what others ask for
 
     def enqueue_lost(self, session_id: int, trigger: Trigger) -> None:
         """Queue a session whose node is gone, before those that can wait."""
         self._enqueue(Waiting(session_id, Urgency.LOST, trigger))
-        self._wait.cancel()
 
     def enqueue_leaving(self, session_id: int) -> None:
         """Queue a session whose node is being emptied, or that leaves with all others."""
@@ -121,11 +124,11 @@ class Mover:
                 asked += 1
         return asked
 
-    def follow(self, node: str, stage: Stage) -> None:
-        """Carry out that node's drain, which is at that stage."""
+    def follow(self, node: str, stage: Stage, *, late: bool = False) -> None:
+        """Carry out that node's drain, which is at that stage; ``late``: it may not be over at its deadline."""
         known = self._leaving.drains.get(node)
         entered = stage is not (known.stage if known is not None else Stage.ALL)
-        self._leaving.follow(node, stage)
+        self._leaving.follow(node, stage, late=late)
         if entered and stage is Stage.REST:
             self._close_the_rest(node)
         elif entered and stage is Stage.ABORTED:
@@ -162,8 +165,7 @@ class Mover:
     def leave(self, trigger: Trigger) -> None:
         """Have all sessions of this process reconnect, whatever their drains' stage. Placement finds a node then."""
         self._leaving.everybody = trigger
-        for session in order_of_leaving(self._registry.snapshot(trio.current_time())):
-            self.enqueue_leaving(session.session_id)
+        self._enqueue_all_leaving(self._registry.snapshot(trio.current_time()))
 
     def look_again(self) -> None:
         """Look again at sessions that had nowhere to go: something about the nodes has changed.
@@ -177,9 +179,14 @@ class Mover:
         """Carry out that rebalance; ``None``: none runs."""
         self._planner.follow(rebalance)
 
+    def note(self, session_id: int, event: Event) -> None:
+        """Take in what a session reports of its move."""
+        self._logins.note(session_id, event)
+
     def announced(self, session_id: int) -> None:
         """Give that session its order: all processes were told where its client is to go."""
         self._announcements.made(session_id, trio.current_time())
+        self._wait.cancel()
 
     def take_news(self, news: AnyClientNews, seconds_ago: float = 0.0) -> None:
         """Take over what another process saw of a client so long ago."""
@@ -204,6 +211,11 @@ class Mover:
         while a client is being connected to it."""
         listed = node in self._cluster
         return not listed or self._cluster.get(node).leaving or node in self._leaving.down
+
+    @property
+    def moves(self) -> WindowState:
+        """How it stands with those that the proxy takes to other nodes itself."""
+        return self._logins.window.state(paced=self._waits_for_room)
 
     def rebalance_counts(self) -> RebalanceCounts:
         """Return how far the rebalance is here."""
@@ -231,16 +243,29 @@ class Mover:
 
     async def _wait_for_work(self) -> None:
         while not self._queues:
+            self._waits_for_room = False
             self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()
 
     async def _wait_for_room(self) -> None:
-        """Wait until the proxy has a turn for a login of its own. Sessions without a node need none."""
-        while not self._queues.has_lost:
-            with trio.CancelScope() as self._wait:
-                await self._logins.wait_for_room()
-                return
+        """Wait until the session whose turn it is can be taken to another node. One that the proxy can't take anywhere
+        need not wait."""
+        waits = False
+        while not self._has_room(self._queues.first):
+            self._waits_for_room = waits = True
+            with trio.CancelScope() as self._wait:  # cancelled when it may be another one's turn
+                await self._logins.change()
+        self._waits_for_room = waits
+
+    def _has_room(self, waiting: Waiting | None) -> bool:
+        relayed = self._registry.get(waiting.session_id) if waiting is not None else None
+        if waiting is None or relayed is None or self._leaving.everybody is not None:
+            return True
+        if not self._orders.may_migrate(relayed) or not (waiting.may_stay or self._leaving.concerns(relayed.session)):
+            return True
+        hurried = self._leaving.in_a_hurry(relayed.session.node)
+        return self._logins.has_room(coming=self._announcements.migrating, hurried=hurried)
 
     def _move_first(self) -> bool:
         """Take the first session out of the queues. Return whether it was given an order."""
@@ -295,6 +320,12 @@ class Mover:
 
     # --- the queues
 
+    def _enqueue_all_leaving(self, snapshot: Iterable[Placed]) -> None:
+        # The mover is woken once, and not for each of thousands.
+        waiting = (Waiting(each.session_id, Urgency.LEAVING, Trigger.DRAIN) for each in order_of_leaving(snapshot))
+        if sum(map(self._queues.put, waiting)):
+            self.queued()
+
     def _enqueue(self, waiting: Waiting) -> None:
         if self._queues.put(waiting):
             self.queued()
@@ -302,6 +333,7 @@ class Mover:
     def queued(self) -> None:
         """Wake the mover: there are more sessions in the queues."""
         self._work.set()
+        self._wait.cancel()
         self._pace.queued(
             lost=self._queues.length(Urgency.LOST),
             leaving=self._queues.leaving,
@@ -332,8 +364,7 @@ class Mover:
     def _queue_the_leaving(self, node: str, stage: Stage) -> None:
         """Queue all sessions that are still there; their turn shows which of them are moved."""
         if stage.moves:
-            for session in order_of_leaving(self._registry.snapshot(trio.current_time(), node)):
-                self.enqueue_leaving(session.session_id)
+            self._enqueue_all_leaving(self._registry.snapshot(trio.current_time(), node))
 
     def _leave_down(self, node: str) -> None:
         """Queue the sessions of a node that checks are sure is down, before those that only drain."""

@@ -60,12 +60,14 @@ class Orders:
             and source.spec.resume is target.resume is Resume.SHARED
             and not _is_dead(source),
             node_dead=_is_dead(source),
-            migrates=self.migrates
-            and relayed.session.can_migrate
-            and source is not None
-            and source.spec.migrates
-            and target.migrates,
+            migrates=target.migrates and self.may_migrate(relayed),
         )
+
+    def may_migrate(self, relayed: Relayed) -> bool:
+        """Return whether the proxy could take the session to another node itself, if that node lets it."""
+        source = self._source(relayed.session)
+        serves = source is not None and source.spec.migrates and not _is_dead(source)
+        return self.migrates and serves and relayed.session.can_migrate
 
     def _source(self, session: Session) -> Node | None:
         """Return the session's node; ``None``: its line is gone, and it was forgotten while it was empty and this

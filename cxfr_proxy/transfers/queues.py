@@ -45,6 +45,11 @@ class Waiting:
     trigger: Trigger
     target: str | None = None
 
+    @property
+    def may_stay(self) -> bool:
+        """Whether nothing is wrong with its node."""
+        return self.urgency >= Urgency.WRONG
+
 
 class QueueWatcher(Protocol):
     """The part that takes sessions out of the queues."""
@@ -65,9 +70,10 @@ class Queues:
         return any(self._queues)
 
     @property
-    def has_lost(self) -> bool:
-        """Whether it is the turn of a session whose node is gone."""
-        return bool(self._queues[Urgency.LOST])
+    def first(self) -> Waiting | None:
+        """The session whose turn it is; ``None``: none waits."""
+        queue = next(filter(None, self._queues), None)
+        return next(iter(queue.values())) if queue is not None else None
 
     def length(self, urgency: Urgency) -> int:
         """Return how many wait with that urgency, those that were set aside included."""

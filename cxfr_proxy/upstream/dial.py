@@ -148,7 +148,9 @@ class Dialer:
             raise
         return endpoint
 
-    async def log_in(self, spec: NodeSpec, dial: Dial, client: ProxiedConnection) -> tuple[Endpoint, NodeLeg]:
+    async def log_in(
+        self, spec: NodeSpec, dial: Dial, client: ProxiedConnection, waits: Waits = TRIO
+    ) -> tuple[Endpoint, NodeLeg]:
         """Wait for a turn; return a connection to the node on which a user is logged in by the proxy's certificate, and
         the leg of it.
 
@@ -158,13 +160,16 @@ class Dialer:
         domain, certificate = dial.header.to or "", self.certificate.content
         if certificate is None or not spec.migrates:
             raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the proxy may not log in there as a user")
-        async with self.own_logins.turn():
-            endpoint = await self.dial(spec.for_migration, domain, client, certificate=certificate)
+        await self.own_logins.take_turn(waits)
+        try:
+            endpoint = await self.dial(spec.for_migration, domain, client, certificate=certificate, waits=waits)
             try:
                 return endpoint, await log_in_as(endpoint, dial, self._limits)
             except BaseException:
                 endpoint.close()
                 raise
+        finally:
+            self.own_logins.end_turn()
 
     def probe_stream(self, endpoint: Endpoint) -> ProbeStream:
         """Return a stream of the proxy's own on a connection to a node, which stays the caller's to close."""

@@ -18,6 +18,7 @@ from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
+from cxfr_proxy.net.waits import Waits
 from cxfr_proxy.session.commands import Dial
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.spellings import domain_key
@@ -114,7 +115,7 @@ class Router:
             return ReachedNode(node, endpoint, session_id)
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
 
-    async def log_in(self, dial: Dial, client: ProxiedConnection) -> tuple[Endpoint, NodeLeg]:
+    async def log_in(self, dial: Dial, client: ProxiedConnection, waits: Waits) -> tuple[Endpoint, NodeLeg]:
         """Return a connection to that one node, on which that user is logged in and a session can be resumed.
 
         ``client`` is the client's connection. The caller closes the endpoint. Raises :class:`NodeError`, also where
@@ -122,7 +123,7 @@ class Router:
         """
         if dial.node not in self.cluster:
             raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, f"there is no node {dial.node}")
-        return await self._dialer.log_in(self.cluster.get(dial.node).spec, dial, client)
+        return await self._dialer.log_in(self.cluster.get(dial.node).spec, dial, client, waits)
 
     def takes_sessions(self, node: str) -> bool:
         """Return whether the proxy may log in at that node as its users, by the node's line."""

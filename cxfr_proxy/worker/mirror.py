@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.ipc.messages import BadMessage, Nodes, NodeState
-from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceTerms
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch that was taken over: nodes that have changed, by name, each with the stage of its drain; those that are
-    gone; the rebalance that goes on."""
+    """A batch that was taken over: nodes that have changed, by name; those that are gone; the rebalance that goes
+    on."""
 
-    changed: dict[str, Stage]
+    changed: dict[str, NodeState]
     forgotten: tuple[str, ...]
     rebalance: RebalanceTerms | None
 
@@ -59,7 +58,7 @@ class Mirror:
                 self._cluster.forget(name)
         if any(each.states or each.forgotten for each in pieces):
             self._forget_features()
-        return Batch({name: state.stage for name, state in changed.items()}, forgotten, piece.rebalance)
+        return Batch(changed, forgotten, piece.rebalance)
 
     def _specs(self) -> Iterator[NodeSpec]:
         """Put the listed nodes in order. Their order may come a batch later than they do."""

@@ -7,14 +7,13 @@ from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config
-from cxfr_proxy.ipc.messages import Nodes, Setup
+from cxfr_proxy.ipc.messages import Nodes, NodeState, Setup
 from cxfr_proxy.ipc.questions import Files, TakeSettings
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.node_tls import NodeCertificate
 from cxfr_proxy.net.tls import ServerCertificates, show_certificates
 from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.session.client_software import ClientSoftware
-from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.admission import Admission
@@ -128,21 +127,21 @@ class WorkerParts:
         batch = self.mirror.apply(piece)
         if batch is None:
             return False
-        for name, stage in batch.changed.items():
+        for name, state in batch.changed.items():
             if name in self.cluster:
-                self._follow_node(self.cluster.get(name), stage)
+                self._follow_node(self.cluster.get(name), state)
         for name in batch.forgotten:
             self.mover.undrain(name)
         self.mover.look_again()
         self.mover.follow_rebalance(batch.rebalance)
         return True
 
-    def _follow_node(self, node: Node, stage: Stage) -> None:
+    def _follow_node(self, node: Node, state: NodeState) -> None:
         if not node.leaving:
             self.mover.undrain(node.name)
         self.mover.follow_health(node)
         if node.leaving:
-            self.mover.follow(node.name, stage)
+            self.mover.follow(node.name, state.stage, late=state.late)
 
 
 def _development(files: Files) -> bytes | None:

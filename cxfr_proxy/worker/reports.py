@@ -112,6 +112,7 @@ class CountReports:
             addresses=registry.busy_addresses(self._busy_from) if self._busy_from is not None else {},
             totals=self._service.totals,
             rebalance=mover.rebalance_counts(),
+            moves=mover.moves,
             process=self._cost_now(),
         )
 

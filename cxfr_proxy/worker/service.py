@@ -28,6 +28,8 @@ from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import (
+    Answered,
+    Asked,
     Awakened,
     BoundTo,
     Ended,
@@ -261,7 +263,10 @@ class Service:
                     seconds=round(seconds, 3),
                 )
                 self._place_right(relayed, led=True)  # orders that came meanwhile were ignored
+            case Asked() | Answered():
+                self._mover.note(relayed.id, event)
             case Transferred(order, tried, seconds, source, held):
+                self._mover.note(relayed.id, event)
                 rung, outcome = tried[-1]
                 emit(
                     _log,
@@ -283,6 +288,7 @@ class Service:
                 ):  # the order was taken back; there may be another reason to move it by now
                     self._place_right(relayed, led=True)
             case Ended(reason, condition, late, undelivered):
+                self._mover.note(relayed.id, event)
                 emit(
                     _log,
                     "session-end",

@@ -222,6 +222,26 @@ async def test_what_needs_a_task(fault: type[Exception] | None) -> None:
         await until(lambda: it.said == [fault or "done", b"x"])
 
 
+async def test_closed_while_a_task_does_its_part() -> None:
+    """Nobody waits for that task any more."""
+    async with world() as it:
+
+        async def in_task() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                it.said.append("cancelled")
+
+        async def serve(waits: PumpWaits) -> None:
+            await waits.in_trio(in_task)
+
+        opening = it.openings.begin(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        it.openings.close(opening)
+        it.openings.close(opening)
+        await until(lambda: it.said == ["cancelled"])
+
+
 async def test_given_up_while_a_task_does_its_part() -> None:
     async with world() as it:
 

@@ -149,6 +149,13 @@ class FakeDrainer:
     def last_move(self, node: str) -> float:
         return -math.inf
 
+    def is_paced(self) -> bool:
+        return False
+
+    @property
+    def paced_rate(self) -> float | None:
+        return None
+
     def settle_seconds(self, node: str) -> float:
         return 0.0
 

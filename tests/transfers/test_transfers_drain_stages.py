@@ -45,6 +45,16 @@ def test_a_later_order_changes_what_it_says_and_nothing_else() -> None:
     assert schedule.changed(5.0, grace=0, deadline=None) == Schedule(5.0, halfway=30.0, deadline=60.0)
 
 
+def test_a_drain_is_late_if_too_many_are_left_in_the_second_half_of_its_time() -> None:
+    schedule = Schedule(0.0).changed(0.0, grace=10, deadline=60)
+    late = {
+        now: [left for left in range(101) if schedule.is_late(now, left=left, total=100)] for now in (5, 29, 35, 59)
+    }
+    assert late == {5: [], 29: [], 35: [*range(51, 101)], 59: [*range(3, 101)]}
+    assert not schedule.is_late(60, left=100, total=100)  # they are closed now
+    assert not Schedule(0.0).is_late(1000.0, left=100, total=100)
+
+
 # --- grace
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -25,7 +25,7 @@ from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain, Drains
 from cxfr_proxy.transfers.memory import AWAITED_SECONDS
 from cxfr_proxy.transfers.mover import Mover
-from cxfr_proxy.transfers.own_logins import AT_ONCE, OwnLogins
+from cxfr_proxy.transfers.own_logins import OwnLogins
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.queues import Urgency
 from cxfr_proxy.transfers.registry import Registry
@@ -134,8 +134,11 @@ class House:
     def settle_seconds(self, node: str) -> float:
         return self.cluster.get(node).spec.settle_seconds
 
+    def is_paced(self) -> bool:
+        return self.mover.moves.paced
+
     def stage_changed(self, drain: Drain) -> None:
-        self.mover.follow(drain.node, drain.stage)
+        self.mover.follow(drain.node, drain.stage, late=drain.late)
 
     def report(self, event: str, drain: Drain) -> None:
         self.reports.append((event, drain.node))
@@ -236,36 +239,6 @@ async def test_a_rate_counts_at_once_for_who_is_waiting(autojump_clock: MockCloc
         house.empty("a", rate=100.0)
         await trio.sleep(1)
     assert len(house.orders) == 7
-
-
-async def test_no_session_is_moved_while_all_turns_of_the_proxy_s_own_logins_are_taken(
-    autojump_clock: MockClock,
-) -> None:
-    async with working(House()) as house, AsyncExitStack() as stack:
-        for _ in range(AT_ONCE):
-            await stack.enter_async_context(house.logins.turn())
-        house.populate("a", 7)
-        house.empty("a", rate=1000.0)
-        await trio.sleep(60)
-        assert house.orders == []
-        await stack.aclose()
-        await trio.sleep(1)
-        assert len(house.orders) == 7
-
-
-async def test_a_session_without_a_node_does_not_wait_for_logins(autojump_clock: MockClock) -> None:
-    async with working(House()) as house, AsyncExitStack() as stack:
-        for _ in range(AT_ONCE):
-            await stack.enter_async_context(house.logins.turn())
-        lost, later = house.populate("b", 2)
-        house.mover.enqueue_lost(lost.id, Trigger.NODE_LOST)
-        await trio.sleep(1)
-        house.populate("a", 7)
-        house.empty("a", rate=1000.0)
-        await trio.sleep(1)
-        house.mover.enqueue_lost(later.id, Trigger.NODE_LOST)
-        await trio.sleep(1)
-        assert house.moved == [lost.id, later.id]
 
 
 # --- order

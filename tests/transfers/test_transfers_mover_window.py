@@ -1,0 +1,196 @@
+"""The mover takes sessions to other nodes only as fast as their clients bear it, and lets nobody else wait for that."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.lowlevel
+from session_fakes import FakeListener
+from session_script import ENABLE, ENABLED
+from test_transfers_mover import House, HouseSession, working
+from trio.testing import MockClock
+
+from cxfr_proxy.cluster.nodes import Health, SessionOutlook
+from cxfr_proxy.net.waits import TRIO
+from cxfr_proxy.session.commands import Asked, Outcome, Transferred
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.transfers.client_news import Moved
+from cxfr_proxy.transfers.own_logins import AT_ONCE
+
+LETS_GO = "resume=shared settle=0 migrate=external migrate-address=10.0.0.9:5226"
+NODES = f"a 10.0.0.1 {LETS_GO}\nb 10.0.0.2 {LETS_GO}\nc 10.0.0.3 {LETS_GO}"
+
+
+class MigratingSession(HouseSession):
+    """One that the proxy can take to another node. That takes until it has :meth:`arrived`."""
+
+    def __init__(self, house: House, node: str) -> None:
+        super().__init__(house, house.registry.new_id(), node, stays=True)
+        self._obeys = False
+        self.script.client(ENABLE).node(ENABLED)
+        house.registry.add(self)
+
+    def transfer(self, order: Order) -> None:
+        super().transfer(order)
+        if order.migrates:
+            self.house.mover.note(self.id, Asked(Rung.MIGRATE, order, first=True))
+
+    def arrived(self, held: float = 0.001) -> None:
+        tried = ((Rung.MIGRATE, Outcome.MOVED),)
+        self.house.mover.note(self.id, Transferred(self.orders[-1], tried, 0.1, "a", held))
+        self.house.registry.remove(self)
+
+
+def populated(house: House, count: int, node: str = "a") -> dict[int, MigratingSession]:
+    return {session.id: session for session in (MigratingSession(house, node) for _ in range(count))}
+
+
+def under_way(house: House, sessions: dict[int, MigratingSession]) -> list[MigratingSession]:
+    return [sessions[number] for number in house.moved if house.registry.get(number) is not None]
+
+
+async def all_arrive(house: House, sessions: dict[int, MigratingSession]) -> list[int]:
+    """How many were under way at once, each time."""
+    counts: list[int] = []
+    while moving := under_way(house, sessions):
+        counts.append(len(moving))
+        for session in moving:
+            session.arrived()
+        await trio.sleep(0.1)
+    return counts
+
+
+async def test_more_at_once_the_longer_their_clients_are_held_for_short_times(autojump_clock: MockClock) -> None:
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 500)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(10)
+        assert len(house.orders) == 1
+        assert house.mover.moves.paced
+        counts = await all_arrive(house, sessions)
+        assert counts[:16] == [1] * 16
+        assert max(counts) == AT_ONCE
+        assert len(house.orders) == 500
+        assert not house.mover.moves.paced
+
+
+async def test_the_rate_is_still_the_most(autojump_clock: MockClock) -> None:
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 20)
+        house.empty("a", rate=1.0)
+        await trio.lowlevel.checkpoint()
+        began = trio.current_time()
+        while len(house.orders) < 20:
+            for session in under_way(house, sessions):
+                session.arrived()
+            await trio.sleep(0.01)
+        assert trio.current_time() - began == pytest.approx(19.0, abs=0.1)
+        assert not house.mover.moves.paced
+
+
+async def test_who_is_told_to_move_waits_for_nobody_who_is_taken(autojump_clock: MockClock) -> None:
+    """One that is without a node, one of another node's that can't be taken, and one of a node that is dead."""
+    async with working(House(f"{NODES}\nd 10.0.0.4", migrates=True)) as house:
+        populated(house, 3)
+        dead = populated(house, 2, "b")
+        lost, other = *house.populate("b", 1), *house.populate("d", 1)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(1)
+        assert len(house.orders) == 1
+        house.mover.enqueue_lost(lost.id, Trigger.NODE_LOST)
+        await trio.sleep(1)
+        assert house.moved[1:] == [lost.id]
+        node = house.cluster.get("b")
+        node.health, node.session_outlook = Health.DOWN, SessionOutlook.DEAD
+        house.mover.follow_health(node)
+        await trio.sleep(1)
+        assert house.moved[2:] == [*dead]
+        assert not any(order.migrates for _, _, order in house.orders[1:])
+        house.undrain("a")
+        house.empty("d")
+        await trio.sleep(1)
+        assert house.moved[4:] == [other.id]
+
+
+async def test_sessions_of_a_node_that_fails_are_taken_as_fast_as_they_can_be(autojump_clock: MockClock) -> None:
+    """They could end any moment. But no more than the proxy has turns for: they would run out of time."""
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 20)
+        node = house.cluster.get("a")
+        house.rate.ask(1000.0)
+        node.health, node.session_outlook = Health.DOWN, SessionOutlook.FAILING
+        house.mover.follow_health(node)
+        await trio.sleep(1)
+        assert len(house.orders) == AT_ONCE
+        assert all(order.migrates for _, _, order in house.orders)
+        under_way(house, sessions)[0].arrived()
+        await trio.sleep(1)
+        assert len(house.orders) == AT_ONCE + 1
+
+
+async def test_a_drain_that_is_late_is_in_a_hurry(autojump_clock: MockClock) -> None:
+    """What is left at its deadline is closed, and its clients notice that more than being held."""
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 100)
+        house.empty("a", rate=1000.0, deadline=60.0)
+        await trio.sleep(29)
+        assert len(house.orders) == 1
+        await trio.sleep(2)
+        assert house.drain("a").late
+        under_way(house, sessions)[0].arrived()
+        await trio.sleep(1)
+        assert len(house.orders) == 1 + AT_ONCE
+        for session in [*sessions.values()][-80:]:
+            house.registry.remove(session)
+        await trio.sleep(1)
+        assert not house.drain("a").late
+        for session in under_way(house, sessions)[1:]:
+            session.arrived()
+        await trio.sleep(1)
+        assert len(house.orders) == 1 + AT_ONCE
+        house.drains.abort("a")
+
+
+async def test_those_of_a_worker_that_goes_do_not_wait(autojump_clock: MockClock) -> None:
+    async with working(House(NODES, migrates=True)) as house:
+        populated(house, 5)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(1)
+        assert len(house.orders) == 1
+        house.mover.leave(Trigger.WORKER_RESTART)
+        await trio.sleep(1)
+        assert set(house.moved) == {1, 2, 3, 4, 5}
+
+
+async def test_nobody_is_taken_while_all_turns_for_logins_are_taken(autojump_clock: MockClock) -> None:
+    """For sessions whose connection to their node broke, say."""
+    async with working(House(NODES, migrates=True)) as house:
+        for _ in range(AT_ONCE):
+            await house.logins.take_turn(TRIO)
+        sessions = populated(house, 7)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(60)
+        assert house.orders == []
+        for _ in range(AT_ONCE):
+            house.logins.end_turn()
+        await trio.sleep(1)
+        assert sum(await all_arrive(house, sessions)) == 7
+
+
+async def test_those_whose_place_is_being_announced_count_as_well(autojump_clock: MockClock) -> None:
+    listener = FakeListener()  # the other processes have not said yet that they know
+    async with working(House(NODES, migrates=True, listener=listener)) as house:
+        sessions = populated(house, 6)
+        house.rate.ask(1000.0)
+        wrong = [each for each in sessions.values() if house.mover._homes.is_misplaced(each.session)]
+        assert len(wrong) > 2
+        for session in wrong:
+            house.mover.look_at(session)
+        await trio.sleep(1)
+        assert [type(news) for news in listener.news] == [Moved]
+        assert house.orders == []
+        # It has ended meanwhile: then it is the next one's turn, at once.
+        house.registry.remove(wrong[0])
+        house.mover.announced(wrong[0].id)
+        await trio.sleep(1)
+        assert sum(type(news) is Moved for news in listener.news) == 2
