@@ -3,7 +3,8 @@
 The manager says by ``NOTIFY_SOCKET`` where it listens, and by ``WATCHDOG_USEC`` how often it wants to hear that the
 process lives. Without them every method does nothing, so nobody has to ask whether there is a manager.
 
-A message is a datagram. It is sent without waiting: a manager that does not read holds up nobody.
+A message is a datagram. It is sent without waiting, since a manager that does not read holds up nobody; but for the one
+that nothing makes good, if it is lost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from cxfr_proxy.events import emit
 
 _SOCKET, _WATCHDOG, _WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 _MICROSECONDS: Final = 1_000_000
+_PATIENCE_SECONDS: Final = 1.0
+"""Seconds for a manager that is busy, such as one that reads its units again."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,20 +99,23 @@ class ServiceManager:
             self._say("WATCHDOG=1")
 
     def replaced_by(self, pid: int) -> None:
-        """Say that another process is the service from now on."""
-        self._say(f"MAINPID={pid}")
+        """Say that another process is the service from now on. A manager that never hears of it takes the end of this
+        process for that of the service, and stops the other one. So this waits for a moment, if it has to."""
+        self._say(f"MAINPID={pid}", within=_PATIENCE_SECONDS)
 
     def _say_if_ready(self, *lines: str) -> None:
         if self._phase is _ServicePhase.READY:
             self._say(*lines)
 
-    def _say(self, *lines: str) -> None:
+    def _say(self, *lines: str, within: float = 0.0) -> None:
         if self.address is None:
             return
         name = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-                sock.sendto("\n".join(lines).encode(), name)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(within)
+                sock.connect(name)  # only then the kernel knows whose queue there has to be room in
+                sock.send("\n".join(lines).encode())
             self._heard = True
         except OSError as exc:
             reason = os.strerror(exc.errno) if exc.errno else str(exc)

@@ -36,7 +36,10 @@ def progress_line(row: Progress) -> str:
     match row:
         case RollProgress():
             return f"roll: {_roll_step(row)}"
-        case RestartProgress() | UpgradeProgress():
+        case UpgradeProgress():
+            remark = _remark(row)
+            return f"{_subject(row)}: {_counts(row)}" + (f", {remark}" if remark else "")
+        case RestartProgress():
             return f"{_subject(row)}: {_counts(row)}"
         case DrainProgress() | RebalanceProgress():
             remark = _remark(row)
@@ -99,6 +102,8 @@ def _remark(row: Progress) -> str | None:
     match row:
         case RollProgress():
             return _roll_step(row)
+        case UpgradeProgress() if row.step != UpgradeStep.START:
+            return f"{row.sessions} sessions leave the old one"
         case RestartProgress() | UpgradeProgress():
             return None
         case DrainProgress() if row.settling_seconds is not None:
@@ -128,7 +133,7 @@ def _counts(row: Progress) -> str:
         case RollProgress():
             return f"{row.moved} moves"
         case UpgradeProgress():
-            return _upgrade_step(row)
+            return _successor(row)
         case DrainProgress() | RebalanceProgress():
             return (
                 f"{row.asked} asked, {row.moved} moved, {row.refused} refused, {row.silent} silent, {row.failed} failed"
@@ -256,12 +261,6 @@ def _restart_outcome(row: RestartProgress) -> str:
     return f"{row.replaced} of {row.total} workers are replaced{reason}{out_of_time}"
 
 
-def _upgrade_step(row: UpgradeProgress) -> str:
-    if row.step == UpgradeStep.START:
-        return f"process {row.pid} starts" if row.pid is not None else "a process is started"
-    return f"{_successor(row)}, {row.sessions} sessions leave the old one"
-
-
 def _upgrade_outcome(row: UpgradeProgress) -> str:
     if row.failure is not None:
         who = "the proxy goes on as it was" if row.step == UpgradeStep.START else f"process {row.pid} has failed"
@@ -270,4 +269,6 @@ def _upgrade_outcome(row: UpgradeProgress) -> str:
 
 
 def _successor(row: UpgradeProgress) -> str:
+    if row.step == UpgradeStep.START:
+        return f"process {row.pid} starts" if row.pid is not None else "a process is started"
     return f"process {row.pid} (version {clean(row.version or '?')}) is the proxy"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.admin.rows import DrainProgress, Progress, RebalanceProgress, RestartProgress
+from cxfr_proxy.admin.rows import DrainProgress, Progress, RebalanceProgress, RestartProgress, UpgradeProgress
 from cxfr_proxy.admin.sentences import progress_bar, progress_line
 from cxfr_proxy.admin.text import WIDEST_CELL, clean, cut, table, width
 from cxfr_proxy.admin.views import VIEWS
@@ -19,6 +19,7 @@ DRAIN = DrainProgress("node1", 3000, 1800, 1750, 20, 10, 5, 1250, finished=False
 WAITING = DrainProgress("node1", 3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason="no other node can take them")
 REBALANCE = RebalanceProgress(40, 10, 9, 1, 0, 0, 30, finished=False, waiting_reason=None)
 RESTART = RestartProgress(2, 1, 1, 4000, 0, finished=False, failure=None)
+UPGRADE = UpgradeProgress("move", 4712, "0.2.0", 2, 1, 4000, finished=False, failure=None)
 
 
 def test_a_bar_tells_the_share_the_rest_and_the_time() -> None:
@@ -32,9 +33,10 @@ def test_a_bar_tells_the_share_the_rest_and_the_time() -> None:
     assert ", about 8s to go" in progress_bar(DRAIN, 100, 7.6)
     assert "about" not in progress_bar(WAITING, 200, 85.0)
     assert "] 50% workers: 1 of 2 left, 1 of 2 replaced, 4000 sessions leaving" in progress_bar(RESTART, 100)
+    assert progress_bar(UPGRADE, 79, 21.0).endswith("] 50% upgrade: 1 of 2 left, 4000 sessions leave the old one")
 
 
-@pytest.mark.parametrize("row", [DRAIN, WAITING, REBALANCE, RESTART])
+@pytest.mark.parametrize("row", [DRAIN, WAITING, REBALANCE, RESTART, UPGRADE])
 def test_no_number_is_ever_cut(row: Progress) -> None:
     whole = set(re.findall(r"\d+", f"{progress_line(row)} 58% 0% 25% 50% 1m25s"))
     for columns in range(200):
