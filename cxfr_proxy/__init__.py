@@ -14,7 +14,7 @@ tasks            a fault in one task ends what that task serves, and nothing els
 bounded          a dictionary that forgets its oldest entries
 units            how quantities are written: ``500ms``, ``2m``
 speed            how fast a count changes
-spellings        one key for all spellings of an account or a domain
+spellings        one key for all spellings of an account or a domain, and for all addresses of a client
 gc_policy        when the garbage collector of a process with many sessions looks at what
 files            what can be read of the files that an operator names
 process_figures  what a process costs, as the system counts it

@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Network
 from typing import Final, NamedTuple
+
+from cxfr_proxy.spellings import address_range
 
 FieldValue = str | int | float | bool | None
 Origin = tuple[logging.Logger, int]
@@ -135,9 +136,4 @@ class Sums:
 
 
 def _place(name: str, value: FieldValue) -> FieldValue:
-    if name == "client" and isinstance(value, str) and ":" in value:
-        try:
-            return str(IPv6Network((value.partition("%")[0], 64), strict=False))
-        except ValueError:
-            return value
-    return value
+    return address_range(value) if name == "client" and isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Make one key for all spellings of an account, and of a domain.
+"""Make one key for all spellings of an account, and of a domain; and for all addresses of a client.
 
 ``Juliet@EXAMPLE.org`` and ``juliet@example.org`` are one account on every server, and so are the ways in which Unicode
 can spell ``josé``. Everything that looks a user up (the hash, pins, the user map) uses this key, so all of them agree.
@@ -10,6 +10,8 @@ the domainpart by IDNA, in lower case and without a trailing dot (section 3.2). 
 nodeprep (RFC 3920), which folds a little more (``ß`` and ``ss``). A user there may have two keys, and so two homes, if
 their clients spell the name in two ways.
 
+Everything that bounds what one client may take goes by :func:`address_range`, and not by the address.
+
 Nobody is refused: a name that these rules don't allow is folded as well as possible, and the node judges it.
 """
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 _MAX_CHARACTERS: Final = 1023
@@ -136,3 +138,14 @@ def _ascii_label(label: str) -> str:
         return idna.encode(label).decode()
     except UnicodeError:
         return f"xn--{label.encode('punycode').decode()}"
+
+
+def address_range(address: str) -> str:
+    """Return the range from which one client can choose its address: of IPv6 the /64 (RFC 7707), else the address
+    itself. Text that is no address is returned as it is."""
+    if ":" not in address:
+        return address
+    try:
+        return str(IPv6Network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address

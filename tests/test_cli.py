@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 import trio
 from ports import free_port
+from relay_tools import write_pem
 
 from cxfr_proxy import __version__, events, log_hooks
 from cxfr_proxy.admin.callers import Role
@@ -185,6 +186,15 @@ def test_check_reads_the_tokens_too(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "note: http" not in capsys.readouterr().out
     assert main([*flags, "--http", "*:9222"]) == 0
     assert "note: http: *:9222: tokens pass there without TLS" in capsys.readouterr().out
+    certificate = write_pem(tmp_path, "proxy.example.net")
+    assert main([*flags, "--http", "*:9222", "--http-certificate", str(certificate)]) == 0
+    found = capsys.readouterr().out
+    assert f"{certificate}: a certificate for HTTPS, no faults\n" in found
+    assert "note: http" not in found
+    assert main([*flags, "--http-certificate", str(certificate)]) == 0
+    assert "note: http-certificate has no effect without http\n" in capsys.readouterr().out
+    assert main([*flags, "--http-certificate", str(certificate), "--http-key", str(nodes)]) == 1
+    assert f"{nodes}: expected a private key in PEM form\n" in capsys.readouterr().out
     tokens.write_text(made.err)
     assert main(flags) == 1
     assert f"{tokens}:1:1: expected a role, a name and a digest, found 1 words\n" in capsys.readouterr().out

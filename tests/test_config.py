@@ -63,6 +63,7 @@ def test_every_setting_by_flag_and_by_file(setting: Setting) -> None:
     given: object = [text] if setting.row.repeatable else text
     certificates: dict[str, dict[str, object]] = {
         "key": {"certificate": ["a.pem"]},
+        "http-key": {"http_certificate": "a.pem"},
         "node-key": {"node_certificate": "a.pem"},
         "node-stream-management": {"node_certificate": "a.pem"},
     }

@@ -235,7 +235,8 @@ async def a_command(world: World) -> None:
 
 async def a_scrape(world: World) -> None:
     world.fail(HttpServer, "_converse")
-    http = HttpServer(FakeSite().site)
+    fake = FakeSite()
+    http = HttpServer(fake.site, fake.certificate)
     for expected in (b"", b"HTTP/1.1 200 "):
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:

@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (36, "9bd6862052c8698a")
+KNOWN: Final = (37, "8b11a1da10c8cfcc")
 """The version, and the digest of the shapes that its messages have."""
 
 

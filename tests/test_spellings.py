@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
-from cxfr_proxy.spellings import domain_key, user_key
+from cxfr_proxy.spellings import address_range, domain_key, user_key
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,19 @@ def test_forms_and_case_of_a_domain_do_not_matter(label: str) -> None:
 @given(st.text(max_size=20))
 def test_the_key_of_a_key_is_the_key(user: str) -> None:
     assert user_key(user_key(user)) in (user_key(user), user_key(user).removesuffix("."))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("local", "local"),
+        ("", ""),
+        ("no:address", "no:address"),
+    ],
+)
+def test_a_client_chooses_its_address_from_a_range(address: str, expected: str) -> None:
+    assert address_range(address) == expected

@@ -81,6 +81,7 @@ def node_row(node: Node, counts: NodeCounts, drain: Drain | None = None) -> Node
         health=str(node.health),
         weight=node.spec.weight,
         sessions=counts.sessions,
+        entered=counts.entered,
         moved=counts.moved,
         connect_failures=counts.connect_failures,
         forged=counts.forged,

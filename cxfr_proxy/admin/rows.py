@@ -286,7 +286,8 @@ class NodeRow(OperatorRow, frozen=True):
     check_duration_seconds: float | None = None
     """How long the last check took; ``None``: there was no check yet."""
     checks_failed: int = 0
-    """How many checks have failed so far."""
+    entered: int = 0
+    """Sessions that have come so far, by a login or from another node; those that are not there now have left."""
 
 
 class SessionRow(OperatorRow, frozen=True):

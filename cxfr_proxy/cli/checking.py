@@ -59,8 +59,9 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     nodes = _read(partial(_read_listed, config)) if config.backends is not None else None
     certificates = _read(partial(_read_certificates, config))
     for_nodes = _read(partial(_read_node_certificate, config))
+    for_http = _read(partial(_read_http_certificate, config))
     tokens = _read(partial(_read_tokens, config))
-    good = all(each is not None for each in (nodes, certificates, for_nodes, tokens))
+    good = all(each is not None for each in (nodes, certificates, for_nodes, for_http, tokens))
     for line in _migration_notes(config, nodes) if nodes is not None and for_nodes is not None else ():
         print(clean(line))
     if certificates:
@@ -110,6 +111,18 @@ def _read_node_certificate(config: Config) -> bool:
     problem = read_node_certificate(config.node_key_pair).problem
     if problem is not None:
         raise ConfigError(problem)
+    return True
+
+
+def _read_http_certificate(config: Config) -> bool:
+    """Check the certificate of HTTPS, if there is one."""
+    from cxfr_proxy.admin.http.certificate import HttpCertificate
+
+    certificate = HttpCertificate(config)
+    if certificate.problems:
+        raise ConfigError("\n".join(certificate.problems))
+    for file in certificate.expiries:
+        print(clean(f"{file}: a certificate for HTTPS, no faults"))
     return True
 
 

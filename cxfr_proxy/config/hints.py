@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from cxfr_proxy.config.table import Config, ProxyHeaderUse
@@ -21,6 +21,10 @@ _OWN: Final = tuple(
 _MANY: Final = {4: 1 << 16, 6: 1 << 96}
 """Public addresses that are more than an operator's own, by the IP version: those of a /16, or of a /32."""
 _OTHERS_MAY_WRITE: Final = 0o002
+TOKENS_IN_THE_CLEAR: Final = (
+    "tokens pass there without TLS: see http-certificate, or have a reverse proxy with TLS in front"
+)
+"""The fault where :attr:`~.table.Config.shows_tokens` is true."""
 
 
 def config_hints(config: Config) -> Iterator[str]:
@@ -36,19 +40,12 @@ def config_hints(config: Config) -> Iterator[str]:
             yield f"note: listen-unix: {place}: everybody on this machine can speak for any client there"
     if config.http_tokens is not None and config.http is None:
         yield "note: http-tokens has no effect without http"
-    if config.http_tokens is not None and config.http is not None and not _is_loopback(config.http.host):
-        yield f"note: http: {config.http}: tokens pass there without TLS: have a reverse proxy with TLS in front"
+    if config.http_certificate is not None and config.http is None:
+        yield "note: http-certificate has no effect without http"
+    if config.shows_tokens:
+        yield f"note: http: {config.http}: {TOKENS_IN_THE_CLEAR}"
     if config.proxy_header is ProxyHeaderUse.OPTIONAL and not config.trusted_proxies:
         yield "note: proxy-header has no effect without trusted-proxies"
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host is None:
-        return False
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_wide(network: IPv4Network | IPv6Network) -> bool:

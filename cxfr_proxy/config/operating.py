@@ -41,12 +41,32 @@ class OperatingSettings:
         Reload.RESTART,
         cast("ValueType[ListenAddress | None]", values.LISTEN),
         None,
-        "address that answers by HTTP, without TLS: /metrics, /livez and /readyz to everybody, the API to those who "
-        "have a token (http-tokens). Best a loopback address like 127.0.0.1:9222",
+        "address that answers by HTTP, or by HTTPS (http-certificate): /metrics, /livez and /readyz to everybody, the "
+        "API to those who have a token (http-tokens). Best a loopback address like 127.0.0.1:9222",
         "The open pages change nothing and name no client, but the nodes' state is nobody else's business.",
         shown="none: no HTTP",
     )
     """``None``: not at all."""
+    http_certificate: Path | None = setting(
+        Group.OPERATING,
+        Reload.AT_ONCE,
+        cast("ValueType[Path | None]", values.PATH),
+        None,
+        "PEM file with the certificate chain for HTTPS, and its key unless --http-key names another file; http speaks "
+        "nothing else then. Both files are followed: a certificate that is renewed there is used by itself",
+        "On one machine it protects nothing. Beyond that, tokens are passwords.",
+        shown="none: HTTP without TLS",
+    )
+    """``None``: no TLS."""
+    http_key: Path | None = setting(
+        Group.OPERATING,
+        Reload.AT_ONCE,
+        cast("ValueType[Path | None]", values.PATH),
+        None,
+        "PEM file with the private key of --http-certificate",
+        "Many tools write certificate and key into one file.",
+        shown="the certificate's file",
+    )
     http_tokens: Path | None = setting(
         Group.OPERATING,
         Reload.AT_ONCE,
@@ -63,8 +83,8 @@ class OperatingSettings:
         Reload.AT_ONCE,
         values.DOMAIN,
         (),
-        "name by which the API may be asked for, beside IP addresses, localhost and the machine's own name: that of "
-        "a reverse proxy, for example",
+        "name by which the API may be asked for, beside IP addresses, localhost, the machine's own name and those in "
+        "http-certificate: that of a reverse proxy, for example",
         "A page of somebody else's could otherwise have its own name lead here (DNS rebinding).",
         shown="none",
     )

@@ -143,6 +143,8 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
             )
         if self.node_key is not None and self.node_certificate is None:
             yield ConfigError("--node-key: expected --node-certificate as well")
+        if self.http_key is not None and self.http_certificate is None:
+            yield ConfigError("--http-key: expected --http-certificate as well")
         if self.node_stream_management is NodeStreamManagement.ON and self.node_certificate is None:
             yield ConfigError("--node-stream-management: expected --node-certificate as well")
         if self.host_meta and self.websocket_path is None:
@@ -184,6 +186,19 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
         if self.node_certificate is None:
             return None
         return KeyPair(self.node_certificate, self.node_key or self.node_certificate)
+
+    @property
+    def http_key_pair(self) -> KeyPair | None:
+        """The certificate for HTTPS; ``None``: there is none."""
+        if self.http_certificate is None:
+            return None
+        return KeyPair(self.http_certificate, self.http_key or self.http_certificate)
+
+    @property
+    def shows_tokens(self) -> bool:
+        """Whether tokens of the API pass a network in the clear."""
+        in_the_clear = self.http_tokens is not None and self.http_certificate is None
+        return in_the_clear and self.http is not None and not self.http.is_loopback
 
     @property
     def migrates(self) -> bool:

@@ -71,6 +71,14 @@ class ListenAddress:
         host = "*" if self.host is None else f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect there, as far as the host's spelling tells."""
+        try:
+            return self.host is not None and ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
 
 @dataclass(frozen=True, slots=True)
 class ListenPath:

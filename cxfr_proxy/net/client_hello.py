@@ -19,6 +19,11 @@ _HEADERS: Final = 5 + 4 + 2 + 32
 """Bytes in front of the session id: the headers of record and message, the version and the random number."""
 
 
+def is_handshake(data: bytes) -> bool:
+    """Return whether these first bytes of a connection, at least one, begin TLS."""
+    return data[0] == _HANDSHAKE
+
+
 def server_name(data: bytes) -> bytes | None:
     """Return the name in what has arrived so far; ``None`` where there is none, or no whole ClientHello in one record.
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from cxfr_proxy.net.client_hello import server_name
-from cxfr_proxy.net.transport import RECORD_BYTES, PlainTransport, TlsTransport, Transport, Verdict
+from cxfr_proxy.net.transport import RECORD_BYTES, Bytes, PlainTransport, TlsTransport, Transport, Verdict
 from cxfr_proxy.net.waits import TRIO, Waits
 from cxfr_proxy.spellings import dns_name
 
@@ -61,14 +61,14 @@ class Endpoint:
         poll.register(self.transport, select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    async def receive_some(self) -> bytes:
-        """Receive at most :data:`RECORD_BYTES`; empty at the end of the stream. Always a checkpoint."""
+    async def receive_some(self, most: int = RECORD_BYTES) -> bytes:
+        """Receive at most so many bytes; empty at the end of the stream. Always a checkpoint."""
         try:
-            return await self.waits.call(self.transport, partial(self.transport.read_now, RECORD_BYTES), _WAIT_READABLE)
+            return await self.waits.call(self.transport, partial(self.transport.read_now, most), _WAIT_READABLE)
         except ssl.SSLZeroReturnError:
             return b""  # raised instead of an empty read once we have ended TLS, too
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: Bytes) -> None:
         """Send all of it, as fast as the peer takes it. A checkpoint, unless there is no data."""
         view = memoryview(data)
         while view:

@@ -29,9 +29,11 @@ from cxfr_proxy.spellings import dns_name, domain_key
 
 ALPN: Final = ["xmpp-client"]
 """The ALPN protocol of XEP-0368."""
-_SERVED: Final = [*ALPN, "http/1.1"]
-"""The protocols that clients may choose; browsers offer the second (RFC 7301 section 6). A client that offers something
-else, or nothing, is served all the same: its first byte tells what it speaks."""
+HTTP_ALPN: Final = ["http/1.1"]
+"""The one of RFC 7301 section 6."""
+_SERVED: Final = [*ALPN, *HTTP_ALPN]
+"""The protocols that clients may choose; browsers offer the second. A client that offers something else, or nothing, is
+served all the same: its first byte tells what it speaks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +63,30 @@ class ShownCertificates:
         """Whether there is only one that the proxy has made."""
         return not self.files
 
+    def names(self, domain: str) -> bool:
+        """Return whether one of them has that very name, in any spelling; a wildcard has none."""
+        return domain_key(domain) in self.by_domain
+
+    def check_dates(self, in_use: ShownCertificates) -> None:
+        """Raise :class:`ConfigError` for a certificate that every client would refuse by its dates, and that is not
+        among those ``in_use`` already, or refused already."""
+        same = {str(each.pair.certificate) for each in in_use.files if each in self.files}
+        for file, reason in self.untimely.items():
+            if file not in in_use.untimely and file not in same:
+                raise ConfigError(f"{reason}; what was read before is shown still", file=file)
+
 
 def show_certificates(
-    files: Sequence[CertificateFile], *, domains: Sequence[str] = (), development: bytes | None = None
+    files: Sequence[CertificateFile],
+    *,
+    domains: Sequence[str] = (),
+    development: bytes | None = None,
+    alpn: Sequence[str] = _SERVED,
 ) -> ShownCertificates:
     """Load certificates for clients of these domains. Raises :class:`ConfigError`.
 
-    ``development``: the self-signed certificate to use if there is no other; ``None``: a fresh one.
+    ``development``: the self-signed certificate to use if there is no other; ``None``: a fresh one. ``alpn``: the
+    protocols that clients may choose.
     """
     if not files:
         made = development or development_certificate(domains or ("localhost",))
@@ -75,9 +94,9 @@ def show_certificates(
         return ShownCertificates((), tuple(domains), context, context, development=made)
     loaded = [_load_pair(each.pair, each.pem) for each in files]
     shown = _shown(loaded)
-    contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
+    contexts = {each: _context(each, alpn) for each in dict.fromkeys(shown.values())}
     usual = _beside(loaded[0], shown)
-    context = _context(usual)
+    context = _context(usual, alpn)
     by_domain = {domain: contexts[each] for domain, each in shown.items()}
     if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
         context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
@@ -87,7 +106,7 @@ def show_certificates(
         files=tuple(files),
         domains=tuple(domains),
         context=context,
-        plain=contexts.get(usual) or _context(usual),
+        plain=contexts.get(usual) or _context(usual, alpn),
         by_domain=by_domain,
         problems=(*objections, *_never_shown(loaded, shown, usual), *uncovered),
         unusable=tuple(f"{each.file}: {name}" for each in loaded for name in each.names.unusable),
@@ -133,10 +152,7 @@ class ServerCertificates:
         if not files and self.shown.self_signed and self.shown.domains == tuple(domains):
             return self.shown
         shown = show_certificates(files, domains=domains)
-        in_use = {str(each.pair.certificate) for each in self.shown.files if each in shown.files}
-        for file, reason in shown.untimely.items():
-            if file not in self.shown.untimely and file not in in_use:
-                raise ConfigError(f"{reason}; what was read before is shown still", file=file)
+        shown.check_dates(self.shown)
         return shown
 
     def use(self, shown: ShownCertificates) -> None:
@@ -214,17 +230,17 @@ def _never_shown(loaded: Sequence[_Loaded], shown: Mapping[str, _Together], usua
             yield f"{each.pair.certificate} is never shown: it has no name that a client could ask for"
 
 
-def _context(together: _Together) -> ssl.SSLContext:
-    context = _server_context()
+def _context(together: _Together, alpn: Sequence[str]) -> ssl.SSLContext:
+    context = _server_context(alpn)
     for each in together:
         load_chain(context, each.pem)
     return context
 
 
-def _server_context() -> ssl.SSLContext:
+def _server_context(alpn: Sequence[str] = _SERVED) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(_SERVED)
+    context.set_alpn_protocols(list(alpn))
     # OpenSSL sends two session tickets with each TLS 1.3 handshake; one is enough to resume with.
     context.num_tickets = 1
     return context

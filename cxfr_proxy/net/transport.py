@@ -170,7 +170,7 @@ class PlainTransport(socket.socket):
         return transport
 
     @classmethod
-    def adopt(cls, sock: socket.socket, keepalive_timeout: float = 0.0) -> PlainTransport:
+    def adopt(cls, sock: socket.socket | SocketType, keepalive_timeout: float = 0.0) -> PlainTransport:
         """Take a connected socket over from ``sock``, which is empty afterwards.
 
         ``keepalive_timeout``: the seconds of :func:`tune`; 0 leaves that to the system. Raises ``OSError``, and
@@ -319,7 +319,7 @@ def tune(sock: socket.socket | SocketType, keepalive_timeout: float) -> None:
             sock.setsockopt(*option, value)
 
 
-def _is_tuned(sock: socket.socket, keepalive_timeout: float) -> bool:
+def _is_tuned(sock: socket.socket | SocketType, keepalive_timeout: float) -> bool:
     """Return whether the socket has these options, by the two that differ from the system's."""
     no_delay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     milliseconds = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

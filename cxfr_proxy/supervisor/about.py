@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from cxfr_proxy import __version__, events
+from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.status import StoppingProxy
 from cxfr_proxy.admin.latest_events import SUPERVISOR, event_rows
 from cxfr_proxy.admin.live_rows import SummaryRow
@@ -32,6 +33,7 @@ class AboutProxy:
         workers: Workers,
         peers: Peers,
         certificates: ServerCertificates,
+        http_certificate: HttpCertificate,
         host: StoppingProxy,
     ) -> None:
         self._settings = settings
@@ -39,6 +41,7 @@ class AboutProxy:
         self._workers = workers
         self._peers = peers
         self._certificates = certificates
+        self._http_certificate = http_certificate
         self._host = host
         self._started, self._began = time.time(), time.monotonic()
         self._listen: list[str] | None = None
@@ -71,7 +74,7 @@ class AboutProxy:
     async def info(self) -> InfoRow:
         await self._workers.refresh()
         source, workers, config = self._peers.source_row(), self._workers.worker_rows(), self._settings.config
-        expiries = self._certificates.shown.expiries.values()
+        expiries = [*self._certificates.shown.expiries.values(), *self._http_certificate.expiries.values()]
         return InfoRow(
             version=__version__,
             engine=f"framer {framer.ENGINE}, relay {engine.ENGINE}",

@@ -85,11 +85,21 @@ class LinkState(StrEnum):
 
 @dataclass(eq=False, slots=True)
 class Request(Generic[R]):
-    """A question and as much of the answer as has come. ``error``: why there is none, or not all of it."""
+    """A question and as much of the answer as has come. ``error``: why there is none, or not all of it. ``seconds``:
+    how long the next part may take."""
 
     reply: R
+    seconds: float
     error: str | None = None
     answered: trio.Event = field(default_factory=trio.Event)
+    limit: trio.CancelScope = field(default_factory=trio.CancelScope)
+    heard_at: float = field(default_factory=trio.current_time)
+    """When the last part has come; before the first, when it was asked."""
+
+    def heard(self) -> None:
+        """Wait for the next part from now on."""
+        self.heard_at = trio.current_time()
+        self.limit.deadline = self.heard_at + self.seconds
 
 
 class LinkListener(Protocol):
@@ -276,9 +286,9 @@ class Link:
             self._silent_turns = 0
 
     async def ask(self, question: WorkerQuestion[R]) -> Request[R]:
-        """Ask, and wait for the answer, which lacks what did not come in time. While an answer is overdue already, only
-        actions are asked for at all."""
-        request = Request(question.nothing())
+        """Ask, and wait for the answer, which lacks what did not come in time: of a long one, each part has its own.
+        While an answer is overdue already, only actions are asked for at all."""
+        request = Request(question.nothing(), question.seconds)
         overdue = self.overdue_since is not None and not question.is_action
         if self.gone or self.state is LinkState.STARTING or overdue:
             await trio.lowlevel.checkpoint()
@@ -296,19 +306,22 @@ class Link:
         self._last_request += 1
         number = self._last_request
         self._requests[number] = cast("Request[WorkerReply]", request)
-        asked = trio.current_time()
-        with trio.move_on_after(question.seconds) as waiting:
-            await self._until_it_knows_the_nodes()  # the question may be about a node that is new
-            self.post(Ask(number, question))
-            await request.answered.wait()
+        try:
+            with request.limit:
+                request.heard()
+                await self._until_it_knows_the_nodes()  # the question may be about a node that is new
+                self.post(Ask(number, question))
+                await request.answered.wait()
+        finally:
+            self._requests.pop(number, None)
         # The first overdue question counts: later ones say nothing of how long it has been silent.
-        if waiting.cancelled_caught and self.overdue_since is None:
-            self.overdue_since = asked
-        self._requests.pop(number, None)
+        if request.limit.cancelled_caught and self.overdue_since is None:
+            self.overdue_since = request.heard_at
 
     def _note_answer(self, part: AnswerPart) -> None:
         request = self._requests.get(part.request)
         if request is not None:
+            request.heard()
             if part.reply is not None:
                 request.reply.include(part.reply)
             request.error = request.error or part.error

@@ -22,6 +22,7 @@ from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.http.access import Access
 from cxfr_proxy.admin.http.api import HttpApi
+from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.live import LiveView
 from cxfr_proxy.admin.http.server import http_listeners, serve_http
 from cxfr_proxy.admin.http.site import Site
@@ -125,8 +126,9 @@ class Management:
         with self.reloads.noted(ReloadPart.CERTIFICATES):
             shown = show_certificates(read_pairs(key_pairs_of(config)), domains=config.domain)
             dialer = Dialer(config.timeouts, config.limits, read_node_certificate(config.node_key_pair))
+            http_certificate = HttpCertificate(config)
         with self.reloads.noted(ReloadPart.HTTP_TOKENS):
-            self._access = Access(config)
+            self._access = Access(config, http_certificate)
         self.files = ServedFiles(settings, ServerCertificates(shown), dialer, workers)
         self.checks = HealthChecks(cluster, partial(probe, dialer), domains=config.domain)
         self._features_changed = trio.Event()
@@ -145,7 +147,9 @@ class Management:
         self._http: list[trio.SocketListener] = []
         self._operating = trio.CancelScope()
         self._reports = ServiceReports(manager, cluster, workers)
-        self._about = AboutProxy(settings, cluster, workers, self._sharing, self.files.certificates, host)
+        self._about = AboutProxy(
+            settings, cluster, workers, self._sharing, self.files.certificates, http_certificate, host
+        )
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)
         self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._sharing, feed, operations.kept)
@@ -267,14 +271,14 @@ class Management:
                 self._cluster,
                 self._workers,
                 self._operations.drains,
-                FilesRead(self._node_source.status, self.files.certificates, self.reloads),
+                FilesRead(self._node_source.status, self.files.certificates, self._access.certificate, self.reloads),
                 capacity=room,
                 build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
                 share=SHARE if config.workers == 1 else SHARE_OF_NOBODY,
             )
             status = ProxyStatus(self._cluster, self._workers, scraper, self._host)
             api = HttpApi(self.console, self._access, LiveView(self.console, self._operations.feed))
-            await services.start(serve_http, self._http, Site(status, api))
+            await services.start(serve_http, self._http, Site(status, api), self._access.certificate)
 
     # --- another process takes the place of this one, or this one that of another
 
@@ -307,7 +311,7 @@ class Management:
         announce(
             addresses,
             paths,
-            problems=self.files.problems,
+            problems=(*self.files.problems, *self._access.certificate.problems),
             self_signed=self.files.certificates.shown.self_signed,
             nodes=len(self._cluster),
             sessions=room,

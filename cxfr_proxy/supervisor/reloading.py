@@ -1,9 +1,9 @@
 """Take settings and files anew while the proxy runs: all of it, or nothing where something is wrong.
 
-There is one way, for SIGHUP, for the commands ``reload``, ``set`` and ``unset``, and for a settings file or a directory
-of certificates that has changed. Everything is read first and every fault is found. Then all workers try what they are
-to use, since a library of theirs may see a certificate otherwise. Only then it counts, here at one stroke, and in each
-worker at one stroke.
+There is one way, for SIGHUP, for the commands ``reload``, ``set`` and ``unset``, and for a file that is followed and
+has changed: that of settings or of tokens, those in directories of certificates, those of the certificate of HTTPS.
+Everything is read first and every fault is found. Then all workers try what they are to use, since a library of theirs
+may see a certificate otherwise. Only then it counts, here at one stroke, and in each worker at one stroke.
 
 The list of nodes and the user map are followed anyway. Where they are good and something else is not, they are taken
 when they would have been without being asked. So is the file of tokens: what was taken out of it lets nobody in any
@@ -13,9 +13,9 @@ more, whatever else is wrong.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import trio
@@ -32,6 +32,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.files import FileVersion, version_of
 from cxfr_proxy.net.certificate_files import files_of
+from cxfr_proxy.net.tls import ShownCertificates
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.node_list import NodeList, ReadNodes
 from cxfr_proxy.supervisor.served_files import PreparedFiles, ServedFiles
@@ -57,8 +58,13 @@ class _ReadSoFar:
     change: SettingsChange | None = None
     files: PreparedFiles | None = None
     users: ReadUsers | None = None
+    https: ShownCertificates | None = None
     tokens: TokenList | None = None
     nodes: ReadNodes | None = None
+    followed: Mapping[str, FileVersion | None] = field(default_factory=dict)
+    """Files that are followed with these settings and were not before, as they were before they were read."""
+    left: Collection[str] = ()
+    """Those that are followed no more."""
 
 
 class Reloading:
@@ -85,7 +91,8 @@ class Reloading:
         self._manager = manager
         self._follower = follower
         self._asked = trio.Event()
-        self._seen = self._look()
+        self._seen = self._look(settings.config)
+        """The files that are followed, as they were before they were read last."""
 
     # --- whoever asks for it
 
@@ -101,21 +108,22 @@ class Reloading:
             await self._reload_and_log()
 
     async def watch(self) -> None:
-        """Read everything again when the settings file, the file of tokens, or what is in a directory of certificates,
-        has changed, until cancelled. A change counts when two looks in a row have seen the same: what is being written
-        is not read."""
+        """Read everything again when a file that is followed has changed, until cancelled. A change counts when two
+        looks in a row have seen the same: what is being written is not read."""
         before = self._seen
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            now = self._look()
+            now = self._look(self._settings.config)
             if now == before and now != self._seen:
                 await self._reload_and_log()
             before = now
 
-    def _look(self) -> Mapping[str, FileVersion | None]:
-        """Return the versions of the files that are followed; ``None`` for one that is not there."""
-        config = self._settings.config
-        others = (self._settings.file, config.http_tokens)
+    def _look(self, config: Config) -> Mapping[str, FileVersion | None]:
+        """Return the versions of the files that are followed with these settings; ``None`` for one that is not
+        there."""
+        pair = config.http_key_pair
+        https = (pair.certificate, pair.key) if pair is not None else ()
+        others = (self._settings.file, config.http_tokens, *https)
         files = [*map(str, files_of(config)), *(str(file) for file in others if file is not None)]
         return {file: version_of(file) for file in files}
 
@@ -130,7 +138,8 @@ class Reloading:
 
         Raises :class:`~cxfr_proxy.admin.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
         """
-        before, self._seen = self._seen, self._look()  # before it is read: what is written from here on is a change
+        # Before it is read: what is written from here on is a change.
+        before, self._seen = self._seen, self._look(self._settings.config)
         try:
             with self._manager.reloading():
                 change, nodes = await self._take(self._settings.reread, again=True)
@@ -144,7 +153,7 @@ class Reloading:
             names = ", ".join(change.waiting)
             emit(_log, "settings-not-taken", level=logging.WARNING, settings=names, reason="they are read at the start")
             done.append(f"{names}: changed, which takes a restart of the proxy")
-        return "; ".join((*done, *self._files.problems))
+        return "; ".join((*done, *self._files.problems, *self._access.certificate.problems))
 
     async def set(self, name: str, values: Sequence[str]) -> str:
         """Give a setting another value until the proxy is restarted; several for one that is a list. Return in a
@@ -210,9 +219,13 @@ class Reloading:
         with self._reloads.collected(ReloadPart.SETTINGS, faults, noting=again):
             found.change = find()
             config = found.change.config
+            before, after = self._look(self._settings.config), self._look(config)
+            found.followed = {file: seen for file, seen in after.items() if file not in before}
+            found.left = before.keys() - after.keys()
         taken = found.change.taken if found.change is not None else ()
         with self._reloads.collected(ReloadPart.CERTIFICATES, faults, noting=again):
             found.files = self._files.prepare(config, again=again)
+            found.https = self._access.certificate.prepare(config, again=again)
         if again or "http-tokens" in taken:
             with self._reloads.collected(ReloadPart.HTTP_TOKENS, faults):
                 found.tokens = self._access.prepare(config)
@@ -255,8 +268,11 @@ class Reloading:
         """Have all of it count, at one stroke: nothing is awaited here, and nothing fails."""
         assert found.change is not None
         assert found.files is not None
+        stay = {file: seen for file, seen in self._seen.items() if file not in found.left}
+        self._seen = {**stay, **found.followed}
         self._settings.use(found.change)
         self._files.use(found.files)
+        self._access.certificate.use(found.https)
         self._access.use(found.change.config, found.tokens)
         if found.users is not None or found.change.config.user_map is None:
             self._users.take(found.users)

@@ -429,6 +429,7 @@ def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
     if counts is not None:
         total.sessions += counts.sessions
         total.logins_waiting += counts.logins_waiting
+        total.entered += counts.entered
         total.asked += counts.asked
         total.moved += counts.moved
         total.refused += counts.refused

@@ -64,6 +64,8 @@ class NodeCounts:
     """Clients that have moved and logged in again; the process that sees all logins counts them."""
     logins_waiting: int = 0
     """Logins that wait for their turn, or for the node to accept them."""
+    entered: int = 0
+    """Sessions that have come there, by a login or from another node; those that are not there any more have left."""
 
 
 class SessionCounts:

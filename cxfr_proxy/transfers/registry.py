@@ -135,7 +135,9 @@ class Registry:
     def _enter(self, relayed: Relayed, name: str) -> None:
         """Count the session as that node's."""
         self._on_node.setdefault(name, {})[relayed.id] = relayed
-        self.counts.of_node(name).sessions += 1
+        counts = self.counts.of_node(name)
+        counts.sessions += 1
+        counts.entered += 1
         self._everywhere[name] += 1
 
     def _leave(self, relayed: Relayed, name: str) -> None:

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv6Interface
 from typing import Final
 
 import trio
 
 from cxfr_proxy.errors import NodeError
+from cxfr_proxy.spellings import address_range
 from cxfr_proxy.transfers.token_bucket import TokenBucket
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -144,7 +144,7 @@ class Admission:
         if door is None:
             door = self._doors[node] = _Door(self._rate)
         with trio.move_on_after(self._patience) as limit:
-            await door.enter(_network(address), has_left)
+            await door.enter(address_range(address), has_left)
         if limit.cancelled_caught:
             raise NodeError(StreamCondition.RESOURCE_CONSTRAINT, "too many logins at the moment, try again later")
 
@@ -156,8 +156,3 @@ class Admission:
 
 def _burst(rate: float) -> float:
     return max(1.0, rate * _BURST_SECONDS)
-
-
-def _network(address: str) -> str:
-    """Return the range from which one client can choose its address: of IPv6, the 64 bits that a site has."""
-    return address if ":" not in address else str(IPv6Interface(f"{address.partition('%')[0]}/64").network)

@@ -6,6 +6,7 @@ parts            everything of a worker that needs settings
 service          serves clients: accepts them, acts upon what their sessions report, moves them at the end
 ports            stands in for parts of the supervisor: the pace, and the health checks
 queries          answers the supervisor's questions
+time_share       what is done for operators, kept to a share of the time
 session_views    sessions as operators are shown them: those that match, and all that is known of one
 mirror           its copy of the list of nodes
 user_map         its copy of the user map

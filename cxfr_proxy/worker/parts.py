@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from cxfr_proxy import events
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
@@ -24,8 +26,12 @@ from cxfr_proxy.worker.ports import GrantedTokens, HealthReporter
 from cxfr_proxy.worker.reporter import Reporter
 from cxfr_proxy.worker.reports import CountReports, SessionReports
 from cxfr_proxy.worker.service import Service
+from cxfr_proxy.worker.time_share import TimeShare
 from cxfr_proxy.worker.user_endpoint import UserEndpoint
 from cxfr_proxy.worker.user_map import ReceivedUserMap
+
+_LISTING_SHARE: Final = 0.25
+"""Of the time at most, for listing sessions to operators."""
 
 
 class WorkerParts:
@@ -65,6 +71,7 @@ class WorkerParts:
             on_node_down=config.on_node_down,
             migrates=config.migrates,
         )
+        self.listing = TimeShare(_LISTING_SHARE)
         health = HealthReporter(reporter)
         self.admission = Admission(self._share_of_logins(config), config.timeouts.admission_timeout)
         router = Router(

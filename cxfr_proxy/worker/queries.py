@@ -90,14 +90,17 @@ async def answer_sessions(parts: WorkerParts, question: FindSessions) -> AsyncIt
     shown = 0
     async for some in _live_pieces(parts.registry):
         now, machine_now = trio.current_time(), time.monotonic()
-        matching = [relayed for relayed in some if matcher.matches(relayed)]
-        listed = matching if limit is None else matching[: limit - shown]
+        with parts.listing.charged():
+            matching = [relayed for relayed in some if matcher.matches(relayed)]
+            listed = matching if limit is None else matching[: limit - shown]
+            rows = SessionRows(
+                [machine_now - (now - relayed.opened) for relayed in listed],
+                [session_row(relayed, now) for relayed in listed],
+                len(matching),
+            )
         shown += len(listed)
-        yield SessionRows(
-            [machine_now - (now - relayed.opened) for relayed in listed],
-            [session_row(relayed, now) for relayed in listed],
-            len(matching),
-        )
+        yield rows
+        await parts.listing.wait()
 
 
 async def answer_session(parts: WorkerParts, question: ShowSession) -> AsyncIterator[SessionShown]:

@@ -174,6 +174,7 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "public_ws": None,
         "check_duration_seconds": None,
         "checks_failed": 0,
+        "entered": 0,
         "admin_state": "ready",
         "health": "down",
         "weight": 20,

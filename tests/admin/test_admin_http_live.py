@@ -21,7 +21,7 @@ from cxfr_proxy.admin.feed import QUIET_SECONDS
 from cxfr_proxy.admin.http import live, streams
 from cxfr_proxy.admin.http.exchange import EventStream, HttpAnswer
 from cxfr_proxy.admin.http.paths import EVENTS
-from cxfr_proxy.admin.http.tokens import TokenList
+from cxfr_proxy.admin.http.tokens import TokenList, make_token
 from cxfr_proxy.admin.http.topics import TOPICS
 
 
@@ -235,16 +235,31 @@ async def test_a_reader_that_does_not_read_costs_nothing(autojump_clock: MockClo
 
 
 async def test_streams_leave_room_for_others(autojump_clock: MockClock) -> None:
+    """For other tokens, for other addresses, and for requests that come and go."""
     site = FakeSite()
-    async with trio.open_nursery() as nursery:
-        for _ in range(streams.MAX_STREAMS):
-            stream = await site.ask(EVENTS, role_="view")
-            assert isinstance(stream, EventStream)
-            nursery.start_soon(stream.send_to, ListSink())
+    secret, token = make_token(Role.VIEW, "late")
+    site.access.use(site.config, TokenList((*TOKENS.tokens, token)))
+    roles = [role for role in Role for _ in range(streams.MAX_OF_ONE_TOKEN)]
+
+    async def watch(secret: str, address: str) -> str | None:
+        """Begin to watch; what the answer says, if there is no room."""
+        found = await site.ask(EVENTS, address_=address, authorization=f"Bearer {secret}")
+        if isinstance(found, EventStream):
+            nursery.start_soon(found.send_to, ListSink())
             await trio.sleep(0.01)
-        answer = await site.answer(EVENTS, role_="view")
-        assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
-        assert dict(answer.headers) == {"Retry-After": "2"}
+            return None
+        assert found.status is HTTPStatus.SERVICE_UNAVAILABLE
+        assert dict(found.headers) == {"Retry-After": "2"}
+        return str(json_of(found)["detail"])
+
+    async with trio.open_nursery() as nursery:
+        for number, role in enumerate(roles[: streams.MAX_OF_ONE_ADDRESS]):
+            assert await watch(SECRETS[role], f"2001:db8::{number}") is None
+        assert await watch(SECRETS[roles[0]], "2001:db8:1::") == "4 streams are open already with the token of viewer"
+        assert await watch(secret, "2001:db8::ffff") == "8 streams are open already from this address"
+        for role in roles[streams.MAX_OF_ONE_ADDRESS :]:
+            assert await watch(SECRETS[role], "2001:db8:0:1::") is None
+        assert await watch(secret, "192.0.2.1") == "12 streams are open already"
         nursery.cancel_scope.cancel()
     assert isinstance(await site.ask(EVENTS, role_="view"), EventStream), "they have ended"
 

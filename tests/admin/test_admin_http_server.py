@@ -29,6 +29,10 @@ BODY = b'{"node": "node1"}'
 WATCH = f"GET /api/v1/events HTTP/1.1\r\nHost: [::1]:1\r\nAuthorization: Bearer {SECRETS[Role.VIEW]}\r\n\r\n".encode()
 
 
+def server_of(fake: FakeSite) -> HttpServer:
+    return HttpServer(fake.site, fake.certificate)
+
+
 class Client:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.stream = stream
@@ -65,7 +69,7 @@ class World:
         fake = FakeSite()
         self.fake = fake.fake
         self.source = fake.source
-        self.server = HttpServer(fake.site)
+        self.server = server_of(fake)
         self._nursery = nursery
 
     def connect(self) -> Client:
@@ -293,7 +297,7 @@ async def test_who_does_not_read_his_answer(caplog: pytest.LogCaptureFixture, mo
     monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.1)  # sockets know no mock time
     fake = FakeSite()
     fake.source.body = b"x" * 50_000_000
-    server = HttpServer(fake.site)
+    server = HttpServer(fake.site, fake.certificate)
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server.serve, [listener])
@@ -307,6 +311,22 @@ async def test_who_does_not_read_his_answer(caplog: pytest.LogCaptureFixture, mo
                     await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert not caplog.records
+
+
+async def test_a_long_answer_may_take_its_time(autojump_clock: MockClock) -> None:
+    """As long as it is taken at all: there are megabytes to be told, and slow networks."""
+    fake, pieces = FakeSite(), 10
+    fake.source.body = b"x" * connection.PIECE_BYTES * pieces
+    async with trio.open_nursery() as nursery:
+        ours, theirs = lockstep_stream_pair()
+        nursery.start_soon(server_of(fake).serve, theirs)
+        await ours.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = b""
+        while data := await ours.receive_some(connection.PIECE_BYTES):
+            received += data
+            await trio.sleep(connection.ANSWER_SECONDS - 1)
+    assert received.endswith(fake.source.body)
+    assert trio.current_time() > (pieces - 1) * (connection.ANSWER_SECONDS - 1)
 
 
 # --- too many
@@ -375,7 +395,7 @@ async def test_no_stranger_ends_a_stream_or_an_order(autojump_clock: MockClock) 
 
 async def test_one_address_leaves_room_for_others() -> None:
     """Over sockets, of which each has an address."""
-    server = HttpServer(FakeSite().site)
+    server = server_of(FakeSite())
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server.serve, listeners)
@@ -391,6 +411,19 @@ async def test_one_address_leaves_room_for_others() -> None:
         for client in (other, *hogs):
             await client.stream.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_one_network_of_ipv6_is_one_address(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has one has 2^64 addresses."""
+    addresses = iter(["2001:db8:0:1::1", *(f"2001:db8::{number:x}" for number in range(1000))])
+    monkeypatch.setattr(connection, "_address", lambda stream: next(addresses))
+    async with world() as it:
+        other = it.connect()
+        assert await other.ask("/livez") == (200, b"OK\n")
+        for _ in range(2 * http_server.MAX_OF_ONE_ADDRESS):
+            assert await it.connect().ask("/livez") == (200, b"OK\n")
+        assert it.server.connections == http_server.MAX_OF_ONE_ADDRESS + 1
+        assert await other.ask("/livez") == (200, b"OK\n")
 
 
 # --- bodies
@@ -483,7 +516,7 @@ async def test_a_reader_that_does_not_read_is_cut_off(
 ) -> None:
     """Over memory streams that hold nothing."""
     async with trio.open_nursery() as nursery:
-        server = HttpServer(FakeSite().site)
+        server = server_of(FakeSite())
         ours, theirs = lockstep_stream_pair()
         nursery.start_soon(server.serve, theirs)
         await ours.send_all(WATCH)
@@ -510,13 +543,14 @@ async def test_behind_events_comes_nothing(autojump_clock: MockClock) -> None:
 
 async def test_on_a_socket(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+    fake = FakeSite()
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_http, http_listeners(ListenAddress("127.0.0.1", 0)), FakeSite().site)
+        await nursery.start(serve_http, http_listeners(ListenAddress("127.0.0.1", 0)), fake.site, fake.certificate)
         fields = getattr(caplog.records[0], "cxfr_proxy_fields")  # noqa: B009 - mypy knows no such attribute
         assert (caplog.messages[0], fields["address"]) == ("http-listening", "127.0.0.1")
         client = Client(await trio.open_tcp_stream("127.0.0.1", fields["port"]))
         assert await client.ask("/livez") == (200, b"OK\n")
         with pytest.raises(ConfigError, match="cannot listen on"):
-            await serve_http(http_listeners(ListenAddress("127.0.0.1", fields["port"])), FakeSite().site)
+            await serve_http(http_listeners(ListenAddress("127.0.0.1", fields["port"])), fake.site, fake.certificate)
         await client.stream.aclose()
         nursery.cancel_scope.cancel()

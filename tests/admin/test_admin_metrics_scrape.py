@@ -47,7 +47,12 @@ def scraper(it: House, *, share: float = SHARE) -> MetricsScraper:
         supervisor._cluster,
         supervisor.workers,
         supervisor._drainer,
-        FilesRead(management._node_source.status, management.files.certificates, management.reloads),
+        FilesRead(
+            management._node_source.status,
+            management.files.certificates,
+            management._access.certificate,
+            management.reloads,
+        ),
         capacity=100,
         build={"version": "1", "framer": "a", "relay": "b"},
         share=share,

@@ -8,13 +8,16 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.request import urlopen
 
 import trio
 import trio_websocket
 from real import programs
 from waiting import PATIENCE_SECONDS, until
+
+_KEYS: Final = {"Tab": (9, ""), "Enter": (13, "\r"), "Escape": (27, "")}
+"""The number of each key, and what it types."""
 
 
 class Tab:
@@ -48,6 +51,13 @@ class Tab:
         result = await self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    async def press_key(self, key: str) -> None:
+        """Press and release a key that has a name: ``Tab``, ``Enter``, ``Escape``."""
+        code, typed = _KEYS[key]
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": typed} if typed and kind == "keyDown" else {}
+            await self._ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
     async def look_as(self, scheme: str, width: int, height: int) -> None:
         """Have the page in a window of that size, in a ``light`` or ``dark`` scheme of colours."""

@@ -14,6 +14,7 @@ from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.http.access import Access
 from cxfr_proxy.admin.http.api import HttpApi
+from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.exchange import EventStream, HttpAnswer, PageRequest
 from cxfr_proxy.admin.http.live import LiveView
 from cxfr_proxy.admin.http.site import Site
@@ -83,7 +84,8 @@ class FakeSite:
 
     def __post_init__(self) -> None:
         self.feed = ChangeFeed()
-        self.access = Access(self.config)
+        self.certificate = HttpCertificate(self.config)
+        self.access = Access(self.config, self.certificate)
         self.access.use(self.config, self.tokens)
         console = self.fake.console
         self.live = LiveView(console, self.feed)
@@ -92,13 +94,15 @@ class FakeSite:
     async def ask(
         self, target: str, method: str = "GET", body: bytes = b"", /, **headers: str
     ) -> HttpAnswer | EventStream:
-        """``role_`` is the caller's, if there is one; underscores in the names of headers stand for hyphens."""
+        """``role_`` is the caller's, if there is one, and ``address_`` is theirs; underscores in the names of headers
+        stand for hyphens."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        address = named.pop("address-", "192.0.2.1")
         named.setdefault("host", "127.0.0.1:9222")
         role = named.pop("role-", None)
         if role is not None:
             named["authorization"] = f"Bearer {SECRETS[Role(role)]}"
-        return await self.site.answer(PageRequest(method, target, named, "192.0.2.1", FakeBody(body)))
+        return await self.site.answer(PageRequest(method, target, named, address, FakeBody(body)))
 
     async def answer(self, target: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> HttpAnswer:
         found = await self.ask(target, method, body, **headers)

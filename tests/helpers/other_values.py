@@ -101,6 +101,8 @@ OTHER: Final[dict[str, tuple[str, object]]] = {
     "connections-per-address": ("none", None),
     "state": ("state", Path("state")),
     "control": ("c.sock", Path("c.sock")),
+    "http-certificate": ("http.pem", Path("http.pem")),
+    "http-key": ("http.key", Path("http.key")),
     "http-host": ("proxy.example.org", ("proxy.example.org",)),
     "http-tokens": ("tokens.txt", Path("tokens.txt")),
     "http": ("[::1]:9222", ListenAddress("::1", 9222)),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from fake_workers import house
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.ipc.messages import WorkerReport
-from cxfr_proxy.ipc.questions import ANSWER_SECONDS
+from cxfr_proxy.ipc.messages import AnswerPart, Ask, WorkerReport
+from cxfr_proxy.ipc.questions import ANSWER_SECONDS, FindSessions, SessionRows
 from cxfr_proxy.supervisor.link import SILENCE_SECONDS, SILENCE_TURNS
 from cxfr_proxy.transfers.counts import NodeCounts
 
@@ -112,3 +113,37 @@ async def test_one_that_hangs_is_named_and_holds_nobody_up(tmp_path: Path, autoj
         assert console.sessions.omissions() == []
         assert len(it.all) == 2
         assert other.alive
+
+
+async def test_a_long_answer_has_its_time_for_each_part(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A worker that goes on answering does not hang, however much there is."""
+    async with house(tmp_path) as it:
+        console, (slow, _) = it.supervisor.console, it.all
+        await trio.sleep(5)
+        slow.hangs = True
+        found = []
+
+        async def ask() -> None:
+            found.append(await console.clients.sessions(SessionFilter()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(0.1)
+            (asked,) = (
+                each for each in slow.of(Ask) if isinstance(each, Ask) and isinstance(each.question, FindSessions)
+            )
+            for number in range(5):
+                slow.post(AnswerPart(asked.request, SessionRows([float(number)], [msgspec.Raw(b"{}")], 1)))
+                await trio.sleep(ANSWER_SECONDS - 0.1)
+            assert not found
+            slow.post(AnswerPart(asked.request, last=True))
+        assert found[0].matching == 5
+        assert console.sessions.omissions() == []
+
+
+async def test_nothing_is_kept_for_one_who_asks_no_more(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        it.all[0].hangs = True
+        with trio.move_on_after(0.5):
+            await it.supervisor.console.clients.sessions(SessionFilter())
+        assert [link._requests for link in it.supervisor.workers] == [{}, {}]

@@ -358,6 +358,70 @@ async def test_a_directory_of_certificates_is_followed(
     assert len(failed) == 1, "what is wrong is not tried again until it has changed"
 
 
+async def test_a_directory_that_is_new_is_read_once(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:
+    """Together with the setting that names it, whichever way that comes; and followed from then on."""
+    directory = tmp_path / "certificates"
+    make(directory)
+    write_pem(directory, "a.example")
+    async with house(tmp_path, settings=settings) as it:
+        worker = it.workers[1]
+        write(settings, f"certificates = '{directory}'\n")
+        await it.supervisor.console.files.reload()
+        await trio.sleep(5)
+        assert (len(told(worker)), shown(worker)) == (2, ["a.example.pem"])
+        await it.supervisor.console.settings.set("certificates", [str(make_another(tmp_path))])
+        await trio.sleep(5)
+        assert (len(told(worker)), shown(worker)) == (4, ["c.example.pem"])
+        write_pem(tmp_path / "others", "d.example")
+        await trio.sleep(5)
+        assert (len(told(worker)), shown(worker)) == (6, ["c.example.pem", "d.example.pem"])
+
+
+def make_another(folder: Path) -> Path:
+    make(folder / "others")
+    write_pem(folder / "others", "c.example")
+    return folder / "others"
+
+
+async def test_a_change_is_not_lost_in_an_order_that_does_not_read_it(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    directory = tmp_path / "certificates"
+    make(directory)
+    write_pem(directory, "a.example")
+    write(settings, f"certificates = '{directory}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        write_pem(directory, "b.example")
+        await it.supervisor.console.settings.set("transfer-rate", ["50"])
+        assert shown(it.workers[1]) == ["a.example.pem"]
+        await trio.sleep(5)
+        assert shown(it.workers[1]) == ["a.example.pem", "b.example.pem"]
+
+
+async def test_the_certificate_of_https_is_followed(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, other = write_pem(tmp_path, "proxy.example.net"), write_pem(tmp_path, "other.example")
+    async with house(tmp_path, settings=settings) as it:
+        certificate = it.supervisor._management._access.certificate
+        assert certificate.context is None
+        write(settings, f"http-certificate = '{path}'\n")
+        assert "http-certificate: taken" in await it.supervisor.console.files.reload()
+        assert certificate.names("proxy.example.net")
+        write(path, "half of it")
+        await trio.sleep(5)
+        assert certificate.names("proxy.example.net"), "as before"
+        path.write_bytes(other.read_bytes())
+        await trio.sleep(5)
+        assert certificate.names("other.example")
+        expiries = it.supervisor._management._about._http_certificate.expiries
+        assert [*expiries] == [str(path)]
+        write(settings, "transfer-rate = 20\n")
+        await trio.sleep(5)
+        assert certificate.context is None
+    assert [each.message for each in caplog.records if each.levelno >= logging.ERROR] == ["reload-failed"]
+
+
 async def test_the_settings_file_is_followed_once_it_has_come_to_rest(
     tmp_path: Path, settings: Path, autojump_clock: MockClock
 ) -> None:
@@ -404,6 +468,8 @@ async def test_a_supervisor_that_takes_it_is_like_one_that_began_with_it(setting
     write(nodes, "node1 10.0.0.1 check=none\n")
     write_tokens(tokens, "view", "viewer")
     files = {
+        "http-certificate": second,
+        "http-key": second,
         "http-tokens": tokens,
         "certificate": second,
         "key": first,
@@ -416,6 +482,8 @@ async def test_a_supervisor_that_takes_it_is_like_one_that_began_with_it(setting
     flags |= {"certificate": [str(first)], "listen": ["127.0.0.1:0"]}
     if setting.name in ("node-key", "node-stream-management"):
         flags["node_certificate"] = str(second)
+    if setting.name == "http-key":
+        flags["http_certificate"] = str(second)
     text = str(files.get(setting.name, OTHER[setting.name][0]))
     source = ConfigSource(flags)
     taken = await supervisor_with(source.read(), source)

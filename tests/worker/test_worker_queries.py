@@ -19,6 +19,7 @@ from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.worker import queries
 from cxfr_proxy.worker.parts import WorkerParts
+from cxfr_proxy.worker.time_share import TimeShare
 
 
 class HasRegistry(WorkerParts):
@@ -26,6 +27,7 @@ class HasRegistry(WorkerParts):
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self.listing = TimeShare(1.0)
 
 
 class NodesKnown(WorkerReply):

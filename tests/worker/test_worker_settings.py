@@ -35,7 +35,9 @@ from cxfr_proxy.worker.user_endpoint import UserEndpoint
 
 TAKEN = [each for each in SETTINGS if each.row.reload is not Reload.RESTART]
 NOT_A_WORKERS = {
+    "http-certificate",
     "http-host",
+    "http-key",
     "http-tokens",
     "log-format",
     "log-level",
@@ -100,6 +102,8 @@ async def test_a_worker_that_takes_it_is_like_one_that_began_with_it(
     also: dict[str, object] = dict(NEEDS.get(setting.name, {}))
     if setting.name == "key":
         also["certificate"] = [files["certificate"]]
+    if setting.name == "http-key":
+        also["http_certificate"] = files["certificate"]
     if setting.name in ("node-key", "node-stream-management"):
         also["node_certificate"] = files["node-certificate"]
     before, after = config_with(None, files, **also), config_with(setting, files, **also)

@@ -3,6 +3,8 @@
 =========== ==========================================================================================
 server      connections: how many, and which of them makes room
 connection  one connection, with limits and times; the protocol is h11's
+tls_stream  the bytes of one over TLS
+certificate the certificate of HTTPS
 exchange    a request and its answer
 site        which of them answers a path
 pages       the open pages, and their contents

@@ -20,8 +20,10 @@ from ipaddress import ip_address
 from typing import Final
 
 from cxfr_proxy.admin.callers import Caller, Role, Way
+from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.exchange import HttpProblem, PageRequest
 from cxfr_proxy.admin.http.tokens import ApiToken, TokenList, read_token_file
+from cxfr_proxy.config.hints import TOKENS_IN_THE_CLEAR
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.events import emit
 
@@ -52,15 +54,17 @@ class Admitted:
 
 
 class Access:
-    """The tokens, and the proxy's own names, as the settings say.
+    """The tokens, and the proxy's own names, as the settings and the certificate say.
 
     Raises :class:`ConfigError` where the file of tokens can't be used.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, certificate: HttpCertificate) -> None:
+        self.certificate = certificate
         self.tokens: TokenList | None = None
         """``None``: there is no file of them."""
         self._names: frozenset[str] = frozenset()
+        self._shows_tokens = False
         self.use(config, self.prepare(config))
 
     @staticmethod
@@ -75,6 +79,9 @@ class Access:
         if config.http is not None and config.http.host is not None:
             own.append(config.http.host)
         self._names = frozenset(name.lower().removesuffix(".") for name in own if name)
+        if config.shows_tokens and not self._shows_tokens:
+            emit(_log, "http-in-the-clear", level=logging.WARNING, address=str(config.http), reason=TOKENS_IN_THE_CLEAR)
+        self._shows_tokens = config.shows_tokens
 
     @property
     def is_on(self) -> bool:
@@ -127,7 +134,7 @@ class Access:
         if match is None:
             return False
         name = (match["v6"] or match["name"]).lower().removesuffix(".")
-        return name in self._names or _is_address(name)
+        return name in self._names or self.certificate.names(name) or _is_address(name)
 
 
 def _not_known() -> HttpProblem:

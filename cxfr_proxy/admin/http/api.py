@@ -75,7 +75,7 @@ class HttpApi:
             return json_answer(_overview(admission))
         if path == EVENTS:
             _check_method(request, ("GET",))
-            self._streams.check_room()
+            self._streams.check_room(admission.caller)
             seen = self._live.number_of(request.header("last-event-id"))
             return FeedStream(self._live, seen, self._access, admission, self._streams)
         if path == OPENAPI:
@@ -103,7 +103,7 @@ class HttpApi:
         given = await given_by_body(command, request)
         self._access.check_token(admission)  # a body may take its time
         if command.is_waited_for(given) and request.accepts(EVENT_STREAM):
-            self._streams.check_room()
+            self._streams.check_room(admission.caller)
             return OrderStream(self._console, self._access, admission, command, given, self._streams)
         return await self._carry_out(admission, command, given, seconds=ORDER_SECONDS)
 
@@ -130,7 +130,8 @@ class HttpApi:
             except ConfigError as exc:
                 raise refusal(command, exc, tuple(notes)) from exc
         if answer is None and first is None:
-            raise HttpProblem(HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {seconds:g} s; what has begun goes on")
+            unknown = "; whether it was carried out is not known" if command.mutates else ""
+            raise HttpProblem(HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {seconds:g} s{unknown}")
         if isinstance(answer, ReloadFaults):
             raise HttpProblem(HTTPStatus.CONFLICT, "\n".join(answer.faults), notes=tuple(notes))
         status = HTTPStatus.OK if answer is not None else HTTPStatus.ACCEPTED

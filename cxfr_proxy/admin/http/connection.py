@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import ssl
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -11,39 +13,79 @@ import h11
 import trio
 
 from cxfr_proxy.admin.http.exchange import EVENT_STREAM, EventStream, HttpAnswer, HttpProblem, PageRequest, said
+from cxfr_proxy.admin.http.tls_stream import TlsStream
+from cxfr_proxy.events import emit
+from cxfr_proxy.net.proxy_protocol import address_of, peer_of
+from cxfr_proxy.net.tls_failures import failure_of
+from cxfr_proxy.spellings import address_range
 from cxfr_proxy.tasks import Task, start_once
 
 MAX_HEAD_BYTES: Final = 8192
 """Most bytes of a request's head, as with other servers; a scrape's has some 400."""
 REQUEST_SECONDS: Final = 10.0
-"""From its first byte, or from connecting, to a complete head; and as long again for a body."""
+"""From its first byte, or from connecting, to a complete head; as long again for a body, and before for TLS."""
 ANSWER_SECONDS: Final = 10.0
-"""For taking an answer, or a piece of one that goes on."""
+"""For taking a piece of an answer."""
+PIECE_BYTES: Final = 65_536
+"""Of an answer: all sessions of a large proxy are megabytes, and there are networks that take minutes for those."""
 _LINGER_SECONDS: Final = 1.0
 """For a client that was answered in the middle of its request to read the answer, before a reset destroys it."""
 _LINGER_BYTES: Final = 262_144
 """And how much of what it sends meanwhile is read for that."""
 _ALWAYS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
+_log = logging.getLogger(__name__)
+
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """The client has gone, or does not take what it is sent."""
 
 
-class HttpConnection:
+class HttpConnection(trio.abc.AsyncResource):
     """One connection; also the :class:`~.exchange.BodySource` of its requests, and the :class:`~.exchange.EventSink` of
-    its answers."""
+    its answers. ``stream`` is closed with it."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.life = trio.CancelScope()
         self.address = _address(stream)
+        self.origin = address_range(self.address)
+        """The client's address, or of IPv6 its network: connections of one origin are counted together."""
         self.is_known = False
         """Whether somebody who has a token gives an order by it now, or watches."""
+        self.lacks_tls = False
+        """Whether it speaks HTTP without TLS, where TLS is spoken."""
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head_only = False
         self._body = bytearray()
         self._head = b""
         """Of an answer that goes on, until its first piece."""
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    # --- TLS
+
+    async def begin(self, context: ssl.SSLContext | None) -> bool:
+        """Begin TLS; without a ``context`` there is none. Return whether there may be requests."""
+        if context is None:
+            return True
+        assert isinstance(self._stream, trio.SocketStream), "TLS is on sockets"
+        with trio.move_on_after(REQUEST_SECONDS):
+            stream = self._stream = TlsStream(self._stream)
+            starts_tls = await stream.starts_tls()
+            if starts_tls:
+                return await self._shake_hands(stream, context)
+            self.lacks_tls = True
+            return starts_tls is not None
+        return False
+
+    async def _shake_hands(self, stream: TlsStream, context: ssl.SSLContext) -> bool:
+        try:
+            await stream.start_tls(context)
+        except OSError as exc:
+            emit(_log, "http-denied", client=self.address, reason=f"TLS handshake failed: {failure_of(exc)}")
+            return False
+        return True
 
     # --- requests
 
@@ -130,8 +172,9 @@ class HttpConnection:
 
     @property
     def _is_last(self) -> bool:
-        """Whether nothing can follow: there is more of this request, or somebody does not wait for its answer."""
-        return self._http.their_state is not h11.DONE or bool(self._http.trailing_data[0])
+        """Whether nothing can follow: there is more of this request, somebody does not wait for its answer, or nothing
+        is answered that way."""
+        return self._http.their_state is not h11.DONE or bool(self._http.trailing_data[0]) or self.lacks_tls
 
     async def stream(self, what: EventStream) -> None:
         """Send an answer that goes on, until its end or the client's. It is the last one on this connection."""
@@ -163,8 +206,10 @@ class HttpConnection:
         return self._http.send(event) or b""
 
     async def _send_all(self, data: bytes) -> None:
-        with trio.fail_after(ANSWER_SECONDS):
-            await self._stream.send_all(data)
+        with memoryview(data) as view:
+            for at in range(0, len(data), PIECE_BYTES):
+                with trio.fail_after(ANSWER_SECONDS):
+                    await self._stream.send_all(view[at : at + PIECE_BYTES])
 
     async def _linger(self) -> None:
         left = _LINGER_BYTES
@@ -179,6 +224,6 @@ def _address(stream: trio.abc.Stream) -> str:
     if not isinstance(stream, trio.SocketStream):
         return ""
     try:
-        return str(stream.socket.getpeername()[0])
+        return address_of(peer_of(stream.socket.getpeername()))
     except OSError:
         return ""  # it has gone already

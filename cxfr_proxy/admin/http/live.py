@@ -52,19 +52,20 @@ class LiveView:
         self._console = console
         self._feed = feed
         self._number = 0
-        self._life = secrets.token_hex(4)
+        self.life = secrets.token_hex(4)
+        """Another one in each process."""
         self._states: dict[str, TopicState] = {}
         self._looking = trio.Lock()
         self._next_look = -1.0
 
     def event_id(self, number: int) -> str:
         """Return the ID of an event, by which :meth:`number_of` knows what somebody has seen."""
-        return f"{self._life}-{number}"
+        return f"{self.life}-{number}"
 
     def number_of(self, event_id: str) -> int:
         """Return the number in the ID of an event; 0 for one that is not of this view."""
         life, _, number = event_id.partition("-")
-        known = life == self._life and number.isascii() and number.isdigit() and len(number) < 20
+        known = life == self.life and number.isascii() and number.isdigit() and len(number) < 20
         return int(number) if known and int(number) <= self._number else 0
 
     async def newer_than(self, number: int) -> AsyncGenerator[Sequence[TopicState], None]:

@@ -5,10 +5,11 @@ part of that trouble. So:
 
 - A connection costs little. A request has a limit in bytes and, once it has begun, in time. A body is read only for
   somebody who has a token, and within limits. An answer that is not taken in time ends the connection.
-- The number of connections is limited, in all and for each address, and yet a new one always finds a place: the one
-  that has waited the longest without asking for anything is closed for it or, where all ask, the oldest. Neither a peer
-  that holds connections open nor one that asks without end keeps a health check out. Orders, and streams, of those who
-  have a token go last: no stranger ends them.
+- The number of connections is limited, in all and for each address (of IPv6, each /64), and yet a new one always finds
+  a place: the one that has waited the longest without asking for anything is closed for it or, where all ask, the
+  oldest. Neither a peer that holds connections open nor one that asks without end keeps a health check out. Orders, and
+  streams, of those who have a token go last: no stranger ends them.
+- With a certificate TLS is spoken, and nothing else. A request without it gets a 400 that says so.
 - One request at a time. A client that sends more without waiting for the answer (pipelining, which no client in use
   does) gets one answer, and that is the end of the connection.
 - What is no HTTP is answered with a 400, or with what h11 thinks fits better, and is the end of the connection. A
@@ -18,13 +19,15 @@ part of that trouble. So:
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from itertools import chain
 from typing import Final, NoReturn
 
 import trio
 
+from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.connection import GONE, REQUEST_SECONDS, HttpConnection
 from cxfr_proxy.admin.http.exchange import EventStream, HttpAnswer, PageRequest, said
 from cxfr_proxy.admin.http.site import Site
@@ -41,6 +44,8 @@ MAX_OF_ONE_ADDRESS: Final = 16
 IDLE_SECONDS: Final = 75.0
 """Between two requests on a connection: a scrape a minute, the longest usual interval, can keep its own."""
 
+_LACKS_TLS: Final = said(HTTPStatus.BAD_REQUEST, "TLS is spoken here: ask by https://")
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,22 +59,24 @@ def http_listeners(address: ListenAddress, inherited: Sequence[InheritedSocket] 
 async def serve_http(
     listeners: Sequence[trio.SocketListener],
     site: Site,
+    certificate: HttpCertificate,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Answer requests until cancelled; ``started`` once there can be some."""
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
-        emit(_log, "http-listening", address=host, port=port)
+        emit(_log, "http-listening", address=host, port=port, tls=certificate.context is not None)
     task_status.started()
-    await serve_streams(Task.HTTP, HttpServer(site).serve, listeners)
+    await serve_streams(Task.HTTP, HttpServer(site, certificate).serve, listeners)
 
 
 class HttpServer:
     """Serves all connections; :meth:`serve` serves one of them."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, certificate: HttpCertificate) -> None:
         self._site = site
+        self._certificate = certificate
         self._open: dict[HttpConnection, None] = {}
         """All that may stay, oldest first."""
         self._waiting: dict[HttpConnection, None] = {}
@@ -82,8 +89,8 @@ class HttpServer:
     async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         """Serve a connection and close it. Nothing but cancellation leaves here as an exception."""
         connection = HttpConnection(stream)
-        async with stream:
-            self._make_room(connection.address)
+        async with connection:
+            self._make_room(connection.origin)
             self._open[connection] = None
             try:
                 with isolated(Task.HTTP, GONE), connection.life:
@@ -93,9 +100,9 @@ class HttpServer:
             finally:
                 self._open.pop(connection, None)
 
-    def _make_room(self, address: str) -> None:
-        """End a connection, if one more from that address would be too many."""
-        own = [each for each in self._open if address and each.address == address]
+    def _make_room(self, origin: str) -> None:
+        """End a connection, if one more from there would be too many."""
+        own = [each for each in self._open if origin and each.origin == origin]
         if len(own) >= MAX_OF_ONE_ADDRESS:
             self._end_one_of(own)
         elif len(self._open) >= MAX_CONNECTIONS:
@@ -111,21 +118,32 @@ class HttpServer:
 
     async def _converse(self, connection: HttpConnection) -> None:
         patience = REQUEST_SECONDS
+        with self._in_waiting(connection):
+            if not await connection.begin(self._certificate.context):
+                return None
         while True:
-            if connection in self._open:  # else it has to make room
-                self._waiting[connection] = None
-            try:
+            with self._in_waiting(connection):
                 request = await connection.next_request(patience)
-            finally:
-                self._waiting.pop(connection, None)
             if request is None:
                 return None
+            if connection.lacks_tls:
+                request = _LACKS_TLS
             found = request if isinstance(request, HttpAnswer) else await self._answer(request)
             if isinstance(found, EventStream):
                 return await connection.stream(found)
             if not await connection.say(found):
                 return None
             patience = IDLE_SECONDS
+
+    @contextmanager
+    def _in_waiting(self, connection: HttpConnection) -> Iterator[None]:
+        """Count it among those that ask for nothing, for the duration of the block."""
+        if connection in self._open:  # else it has to make room
+            self._waiting[connection] = None
+        try:
+            yield
+        finally:
+            self._waiting.pop(connection, None)
 
     async def _answer(self, request: PageRequest) -> HttpAnswer | EventStream:
         with isolated(Task.HTTP, GONE):

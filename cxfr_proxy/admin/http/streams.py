@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from cxfr_proxy import __version__
+from cxfr_proxy.admin.callers import Caller
 from cxfr_proxy.admin.codec import encode, json_pieces
 from cxfr_proxy.admin.commands import Command, execute
 from cxfr_proxy.admin.http.access import Access, Admitted
@@ -20,13 +21,18 @@ from cxfr_proxy.admin.http.sse import BEGINNING, HEARTBEAT, RETRY_SECONDS, sse_e
 from cxfr_proxy.admin.http.topics import TOPICS
 from cxfr_proxy.admin.rows import Note, Progress
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import address_range
 from cxfr_proxy.tasks import Task, isolated
 
 if TYPE_CHECKING:
     from cxfr_proxy.admin.console import Console
 
-MAX_STREAMS: Final = 8
+MAX_STREAMS: Final = 12
 """Each has a connection for as long as it likes; the others are for requests that come and go."""
+MAX_OF_ONE_ADDRESS: Final = 8
+"""Of those. It may be that of a reverse proxy, behind which everybody is, so it is not few."""
+MAX_OF_ONE_TOKEN: Final = 4
+"""Of those: a page that somebody has left open in many tabs keeps nobody else out."""
 HEARTBEAT_SECONDS: Final = 15.0
 """Of silence: shorter than the patience of every HTTP proxy between here and the client."""
 
@@ -35,22 +41,35 @@ class OpenStreams:
     """Counts the streams that are open."""
 
     def __init__(self) -> None:
-        self._open = 0
+        self._open: list[Caller] = []
+        """The caller of each."""
 
-    def check_room(self) -> None:
-        """Raise :class:`HttpProblem` if there is no room for one more."""
-        if self._open >= MAX_STREAMS:
-            retry = ("Retry-After", f"{RETRY_SECONDS:.0f}")
-            raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_STREAMS} streams are open already", retry)
+    def check_room(self, caller: Caller) -> None:
+        """Raise :class:`HttpProblem` if there is no room for one more of that caller's."""
+        origin = _origin(caller)
+        with_token = sum(each.name == caller.name for each in self._open)
+        from_there = sum(_origin(each) == origin for each in self._open)
+        for count, most, whose in (
+            (with_token, MAX_OF_ONE_TOKEN, f" with the token of {caller.name}"),
+            (from_there, MAX_OF_ONE_ADDRESS, " from this address"),
+            (len(self._open), MAX_STREAMS, ""),
+        ):
+            if count >= most:
+                retry = ("Retry-After", f"{RETRY_SECONDS:.0f}")
+                raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"{most} streams are open already{whose}", retry)
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """Count one for the duration of the block."""
-        self._open += 1
+    def one_more(self, caller: Caller) -> Iterator[None]:
+        """Count one of that caller's for the duration of the block."""
+        self._open.append(caller)
         try:
             yield
         finally:
-            self._open -= 1
+            self._open.remove(caller)
+
+
+def _origin(caller: Caller) -> str:
+    return address_range(caller.address or "")
 
 
 class FeedStream(EventStream):
@@ -68,8 +87,14 @@ class FeedStream(EventStream):
 
     async def send_to(self, sink: EventSink) -> None:
         caller = self._admission.caller
-        hello = {"version": __version__, "name": caller.name, "role": str(caller.role), "topics": list(TOPICS)}
-        with self._streams.one_more():
+        hello = {
+            "version": __version__,
+            "life": self._live.life,
+            "name": caller.name,
+            "role": str(caller.role),
+            "topics": list(TOPICS),
+        }
+        with self._streams.one_more(caller):
             await sink.send(BEGINNING + sse_event("hello", encode(hello)))
             sent_at = trio.current_time()
             async with aclosing(self._live.newer_than(self._seen)) as news:
@@ -116,7 +141,7 @@ class OrderStream(EventStream):
                 self._access.check_token(self._admission)
             await sink.send(sse_event("note" if isinstance(row, Note) else "progress", encode(row)))
 
-        with self._streams.one_more():
+        with self._streams.one_more(self._admission.caller):
             await sink.send(BEGINNING)
             problem = HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "the proxy failed to do that; its log says why")
             passing = (ConfigError, HttpProblem, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)

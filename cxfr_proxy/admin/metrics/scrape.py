@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import trio
 
+from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.metrics.exposition import Exposition, content_type_of, in_parts
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.nodes import node_row
@@ -38,7 +39,13 @@ class FilesRead:
 
     source: SourceStatus
     certificates: ServerCertificates
+    http_certificate: HttpCertificate
     reloads: Reloads
+
+    @property
+    def certificate_expiries(self) -> Mapping[str, float]:
+        """The end of each certificate, in seconds since 1970, by its file."""
+        return {**self.certificates.shown.expiries, **self.http_certificate.expiries}
 
 
 class _MadePage(NamedTuple):
@@ -120,7 +127,7 @@ class MetricsScraper:
             capacity=self._capacity,
             rate=self._drainer.rate * self._drainer.share,
             process=ProcessFigures(self._started, ProcessCost.now()),
-            certificate_expiries=self._files.certificates.shown.expiries,
+            certificate_expiries=self._files.certificate_expiries,
             source_well=self._files.source.state is SourceState.WELL,
             reloads=self._files.reloads.outcomes,
         )

@@ -253,6 +253,13 @@ METRICS: Final = (
     ),
     Metric("cxfr_node_sessions", _GAUGE, "Sessions on the node.", _NODE, by_node(lambda row: row.sessions)),
     Metric(
+        "cxfr_node_sessions_entered_total",
+        _COUNTER,
+        "Sessions that have come to the node, by a login or from another node; less those on it, as many have left.",
+        _NODE,
+        by_node(lambda row: row.entered),
+    ),
+    Metric(
         "cxfr_node_logins_waiting",
         _GAUGE,
         "Logins that wait for their turn (logins-per-second), or for the node to accept them.",

@@ -16,10 +16,10 @@ const { changesInWords } = await load("changes.js");
 const { PartList, el } = await load("dom.js");
 const format = await load("format.js");
 const { EventList, merged } = await load("lists.js");
-const { NodeTable, adminState, chosen, health, ordersFor } = await load("nodes.js");
+const { NodeTable, adminState, chosen, comeAndGo, health, ordersFor } = await load("nodes.js");
 const { ask, planInWords } = await load("orders.js");
 const { Plot, binned, ticks } = await load("plot.js");
-const { RateOf, Rates } = await load("rates.js");
+const { NodeRates, RateOf, Rates } = await load("rates.js");
 const { Running, doneShare, drainSentence, rollSentence } = await load("running.js");
 const { Connection, EventParser } = await load("stream.js");
 
@@ -65,7 +65,7 @@ test("a stream that ends is opened again, from the last event on, until it is re
   const answers = [
     () => streamOf('retry: 1\n\nid: 7-1\nevent: nodes\ndata: {"rows": []}\n\n'),
     () => {
-      throw new Refused(503, "8 streams are open already");
+      throw new Refused(503, "12 streams are open already");
     },
     () => streamOf('event: nodes\ndata: no JSON\n\n'),
     () => {
@@ -87,7 +87,7 @@ test("a stream that ends is opened again, from the last event on, until it is re
   connection.open(); // it is
   await until(() => seen.some((each) => each[0] === "refused"));
   assert.deepEqual(asked, [["/stream", undefined], ["/stream", "7-1"], ["/stream", "7-1"], ["/stream", "7-1"]]);
-  assert.deepEqual(seen, ["connecting", ["nodes", { rows: [] }], "live", "reconnecting", ["reconnecting", "8 streams are open already"], "reconnecting", ["refused", "this token is not known here"]]);
+  assert.deepEqual(seen, ["connecting", ["nodes", { rows: [] }], "live", "reconnecting", ["reconnecting", "12 streams are open already"], "reconnecting", ["refused", "this token is not known here"]]);
 });
 
 test("a stream that is paused says nothing more", async () => {
@@ -201,7 +201,7 @@ test("a thousand nodes: some rows are drawn, and what has not changed is not dra
   const app = operator();
   const table = new NodeTable(section, app);
   const rows = Array.from({ length: 1000 }, (_, at) => node(`node${at}`));
-  const draw = () => table.update(rows, new Rates(), 0, 0);
+  const draw = () => table.update(rows, new NodeRates(), 0, 0);
   draw();
   const lines = () => section.all("tr").length - 1;
   assert.equal(lines(), 200);
@@ -222,7 +222,7 @@ test("names of strangers are text, wherever they stand", () => {
   const section = newDocument();
   const app = operator();
   const evil = { name: HOSTILE, address: HOSTILE, check: HOSTILE, drain: "all", admin_state: "drain", drain_reason: HOSTILE };
-  new NodeTable(section, app).update([node("a", evil)], new Rates(), 0, 0);
+  new NodeTable(section, app).update([node("a", evil)], new NodeRates(), 0, 0);
   const rungs = [{ rung: HOSTILE, moved: 1, refused: 0, silent: 0, failed: 0 }];
   const roll = [{ kind: "roll", node: HOSTILE, step: HOSTILE, sessions: 1, moved: 0, reason: HOSTILE, stopped: true }];
   const drains = [{ row: drain({ node: HOSTILE, waiting_reason: HOSTILE, rungs }), node: node("a", evil), perSecond: null, age: 0 }];
@@ -239,15 +239,15 @@ test("a button of a node asks for that node", () => {
   const section = newDocument();
   const app = operator();
   const table = new NodeTable(section, app);
-  table.update([node("node7")], new Rates(), 0, 0);
+  table.update([node("node7")], new NodeRates(), 0, 0);
   const [button] = section.all((each) => each.getAttribute("aria-label") === "Drain node7");
   button.fire("click");
   assert.deepEqual(app.asked, [["drain", "node7"]]);
   button.focus();
-  table.update([node("node7", { admin_state: "drain", drain: "all" })], new Rates(), 0, 0);
+  table.update([node("node7", { admin_state: "drain", drain: "all" })], new NodeRates(), 0, 0);
   assert.equal(document.activeElement.textContent, "Abort…", "the focus stays in the row");
   app.mayOperate = false;
-  table.update([node("node7")], new Rates(), 0, 0);
+  table.update([node("node7")], new NodeRates(), 0, 0);
   assert.equal(section.all((each) => each.getAttribute("aria-label")?.endsWith("node7")).length, 0, "those who may only see");
 });
 
@@ -321,6 +321,19 @@ test("a rate is the change of the last seconds", () => {
   rates.note([["a", 1]], 0);
   rates.note([["b", 1]], 5);
   assert.equal(rates.perSecond("a", 6), null);
+});
+
+test("sessions come to a node and leave it at the same time", () => {
+  const rates = new NodeRates();
+  const [before, after] = [[10, 100], [8, 130]].map(([sessions, entered]) => [node("a", { sessions, entered })]);
+  rates.note(before, 0);
+  rates.note(after, 10);
+  assert.deepEqual(rates.of("a", 10), { perSecond: -0.2, came: 3, went: 3.2 });
+  assert.equal(rates.of("b", 10).came, null);
+  const section = newDocument();
+  new NodeTable(section, operator()).update(after, rates, 0, 10);
+  assert.ok(section.textContent.includes("−0.20/s3.0/s in, 3.2/s out"), section.textContent);
+  assert.deepEqual([comeAndGo(0, 0), comeAndGo(null, null), comeAndGo(0.5, 0)], ["", "", "0.50/s in, 0/s out"]);
 });
 
 test("events of the stream and of all processes are one list", () => {
@@ -434,14 +447,18 @@ test("hundreds of events are drawn once, and a lost token is asked for", async (
   const { setInterval: interval } = globalThis;
   globalThis.setInterval = (...given) => timers.push(given);
   const summary = { kind: "summary", sessions: 7, connections: 8, logins: 1, logins_failed: 0, moved: 0, rate: 100, workers: 1, nodes: 1, nodes_usable: 1, state: "serving" };
-  const topics = [["hello", { version: "1.2.3", name: "alice", role: "operate" }], ["summary", { rows: [summary] }], ...Array.from({ length: 500 }, (_, at) => ["nodes", { rows: [node("node1", { sessions: at })] }])];
-  const text = topics.map(([name, data]) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`).join("");
+  const hello = (life) => ["hello", { version: "1.2.3", life, name: "alice", role: "operate" }];
+  const topics = [["summary", { rows: [summary] }], ...Array.from({ length: 500 }, (_, at) => ["nodes", { rows: [node("node1", { sessions: at })] }])];
+  const stream = (events) => new Response(`retry: 1\n\n${events.map(([name, data]) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`).join("")}`);
+  const notices = [];
   let streams = 0;
   globalThis.fetch = async (path) => {
     if (path !== "../api/v1/events") return new Response('{"result": [], "notes": []}');
     streams += 1;
-    if (streams > 1) return new Response('{"detail": "this token is not known here"}', { status: 401, headers: { "Content-Type": "application/problem+json" } });
-    return new Response(`retry: 1\n\n${text}`);
+    notices.push(document.getElementById("notice-text").textContent);
+    if (streams < 3) return stream([hello("a")]);
+    if (streams === 3) return stream([hello("b"), ...topics]);
+    return new Response('{"detail": "this token is not known here"}', { status: 401, headers: { "Content-Type": "application/problem+json" } });
   };
   sessionStorage.setItem("cxfr-proxy token", "s3cret");
   const { App } = await load("app.js");
@@ -457,5 +474,6 @@ test("hundreds of events are drawn once, and a lost token is asked for", async (
   assert.equal(element("connection").textContent, "token needed");
   assert.ok(body.querySelector("dialog").textContent.includes("this token is not known here"));
   assert.equal(sessionStorage.getItem("cxfr-proxy token"), null);
+  assert.deepEqual(notices, ["", "", "", "Another process of the proxy answers now: it was upgraded, or started again."]);
   globalThis.setInterval = interval;
 });

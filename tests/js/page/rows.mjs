@@ -20,6 +20,7 @@ export const node = (name, more = {}) => ({
   failed: 0,
   usable: true,
   waiting: 0,
+  entered: 10,
   health_seconds: null,
   check: "ok 3 ms",
   check_seconds_ago: 1,

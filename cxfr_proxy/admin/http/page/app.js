@@ -8,7 +8,7 @@ import { EventList, merged, SoftwareTable, WorkerTable } from "./lists.js";
 import { NodeTable } from "./nodes.js";
 import { ask, askForToken } from "./orders.js";
 import { Plot } from "./plot.js";
-import { RateOf, Rates } from "./rates.js";
+import { NodeRates, RateOf, Rates } from "./rates.js";
 import { Running } from "./running.js";
 import { Connection } from "./stream.js";
 
@@ -23,7 +23,13 @@ const NOTHING_YET = { rows: [], at: 0 };
 const by = (id) => document.getElementById(id);
 const now = () => performance.now() / 1000;
 
-const newRates = () => ({ nodes: new Rates(), workers: new Rates(), left: new Rates(), logins: new RateOf(), moved: new RateOf() });
+const newRates = () => ({
+  nodes: new NodeRates(),
+  workers: new Rates(),
+  left: new Rates(),
+  logins: new RateOf(),
+  moved: new RateOf(),
+});
 
 const STATES = {
   connecting: ["busy", "connecting"],
@@ -49,6 +55,7 @@ export class App {
   #isLive = false;
   #role = null;
   #version = null;
+  #life = null; // of the process that answers
   #why = null; // why the proxy shows nothing; null: it does, or will at once
 
   constructor() {
@@ -113,7 +120,9 @@ export class App {
     if (topic === "hello") {
       this.#role = data.role;
       if (this.#version !== null && this.#version !== data.version) this.#notice("The proxy has another version now: load this page again.");
+      else if (this.#life !== null && this.#life !== data.life) this.#notice("Another process of the proxy answers now: it was upgraded, or started again.");
       this.#version = data.version;
+      this.#life = data.life;
       this.#rates = newRates(); // counts begin anew where the proxy has
       text(by("version"), data.version);
       text(by("who"), `${clean(data.name)} (${clean(data.role)})`);
@@ -128,7 +137,7 @@ export class App {
   }
 
   #note(topic, rows, at) {
-    if (topic === "nodes") this.#rates.nodes.note(rows.map((row) => [row.name, row.sessions]), at);
+    if (topic === "nodes") this.#rates.nodes.note(rows, at);
     if (topic === "drains") this.#rates.left.note(rows.map((row) => [row.node, row.left]), at);
     if (topic === "workers") this.#rates.workers.note(rows.map((row) => [row.number, row.cpu_seconds]), at);
     if (topic === "summary" && rows.length) {

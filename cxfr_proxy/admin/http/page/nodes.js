@@ -1,7 +1,7 @@
 // The nodes: how each is, what is on it, and what can be done with it.
 
 import { Mark, PartList, attribute, el, text } from "./dom.js";
-import { NOTHING, change, clean, duration, number, percent } from "./format.js";
+import { NOTHING, change, clean, duration, number, percent, rate } from "./format.js";
 
 const FIRST = 200; // rows at first: more are a press of a button away
 
@@ -52,6 +52,12 @@ export const ordersFor = (row) => {
   return row.drain === null || row.drain === "done" ? ["undrain"] : ["abort", "undrain"];
 };
 
+/** How many sessions come to a node and leave it; empty where none does. */
+export const comeAndGo = (came, went) => {
+  const [inward, outward] = [rate(came), rate(went)];
+  return [inward, outward].every((each) => each === "0/s" || each === NOTHING) ? "" : `${inward} in, ${outward} out`;
+};
+
 const LABELS = { drain: "Drain…", abort: "Abort…", undrain: "Undrain…" };
 
 const cell = (title, className, ...children) => el("td", { class: className, "data-title": title }, ...children);
@@ -68,7 +74,8 @@ class NodeLine {
   #sessions = el("span", { class: "figure" });
   #waiting = el("span", { class: "under" });
   #fill = el("span");
-  #change = cell("Change", "number");
+  #change = el("span", { class: "figure" });
+  #comeAndGo = el("span", { class: "under" });
   #moved = el("span", { class: "figure" });
   #returned = el("span", { class: "under" });
   #orders = cell("", "orders");
@@ -83,13 +90,13 @@ class NodeLine {
       cell("State", "", this.#admin.element, this.#adminWhy),
       cell("Health", "", this.#health.element, this.#healthWhy),
       cell("Sessions", "number", this.#sessions, el("span", { class: "gauge", "aria-hidden": "true" }, this.#fill), this.#waiting),
-      this.#change,
+      cell("Change", "number", this.#change, this.#comeAndGo),
       cell("Moved", "number", this.#moved, this.#returned),
       this.#orders,
     );
   }
 
-  update({ row, perSecond, most, age }) {
+  update({ row, perSecond, came, went, most, age }) {
     this.#row = row;
     text(this.#name, clean(row.name));
     const weight = row.weight === 1 ? "" : ` · weight ${row.weight}`;
@@ -106,7 +113,8 @@ class NodeLine {
     const width = `${most > 0 ? ((row.sessions / most) * 100).toFixed(1) : 0}%`;
     if (this.#fill.style.width !== width) this.#fill.style.width = width;
     text(this.#change, change(perSecond));
-    attribute(this.#change, "class", this.#change.textContent === NOTHING ? "number nil" : "number");
+    text(this.#comeAndGo, comeAndGo(came, went));
+    attribute(this.#change.parentElement, "class", this.#change.textContent === NOTHING ? "number nil" : "number");
     text(this.#moved, row.moved ? number(row.moved) : NOTHING);
     attribute(this.#moved.parentElement, "class", row.moved ? "number" : "number nil");
     text(this.#returned, row.moved ? `${number(row.returned)} back` : "");
@@ -194,7 +202,7 @@ export class NodeTable {
     const found = chosen(rows, this.#kind, this.#search.value);
     const shown = this.#all ? found : found.slice(0, FIRST);
     const most = Math.max(0, ...shown.map((row) => row.sessions));
-    this.#lines.update(shown.map((row) => ({ row, perSecond: rates.perSecond(row.name, now), most, age })));
+    this.#lines.update(shown.map((row) => ({ row, ...rates.of(row.name, now), most, age })));
     const none = rows.length ? "No node is like that." : "There are no nodes.";
     text(this.#said, found.length ? "" : none);
     attribute(this.#more, "hidden", found.length <= shown.length);

@@ -40,3 +40,21 @@ export class Rates {
     return this.#rates.get(name)?.perSecond(now) ?? null;
   }
 }
+
+/** How fast sessions come to each node and leave it, and what that comes to. */
+export class NodeRates {
+  #sessions = new Rates();
+  #came = new Rates();
+  #went = new Rates();
+
+  note(rows, now) {
+    this.#sessions.note(rows.map((row) => [row.name, row.sessions]), now);
+    this.#came.note(rows.map((row) => [row.name, row.entered]), now);
+    this.#went.note(rows.map((row) => [row.name, row.entered - row.sessions]), now);
+  }
+
+  of(name, now) {
+    const [perSecond, came, went] = [this.#sessions, this.#came, this.#went].map((each) => each.perSecond(name, now));
+    return { perSecond, came, went };
+  }
+}
