@@ -1,4 +1,4 @@
-"""The real command with two workers, steered and watched by HTTP; with each example of the documentation."""
+"""The real command with two workers, steered and watched by HTTPS; with each example of the documentation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Asked:
 class HttpClient:
     """One request on a connection of its own, by h11."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._http = h11.Connection(h11.CLIENT)
 
@@ -88,7 +88,8 @@ class HttpClient:
 @asynccontextmanager
 async def connected(it: World) -> AsyncIterator[HttpClient]:
     (told,) = await it.proxy.event("http-listening")
-    async with await trio.open_tcp_stream(told["address"], told["port"]) as stream:
+    tls = it.certificate.client_context()
+    async with await trio.open_ssl_over_tcp_stream(told["address"], told["port"], ssl_context=tls) as stream:
         yield HttpClient(stream)
 
 
@@ -157,11 +158,11 @@ def read_curl(words: list[str], secret: str, session: int) -> Asked:
             body = next(rest)
         elif word == "-X":
             method = next(rest)
-        elif word.startswith("http://"):
+        elif word.startswith(("http://", "https://")):
             url = word
         else:
             assert word in ("-s", "-sN"), word
-    target = url.removeprefix("http://127.0.0.1:9222").replace("id=4711", f"id={session}")
+    target = re.sub(r"^https?://[^/]*", "", url).replace("id=4711", f"id={session}")
     return Asked(method or ("POST" if body else "GET"), target, headers, body.encode())
 
 
@@ -192,7 +193,8 @@ async def test_an_operator_by_http(tmp_path: Path, certificate: DemoCertificate)
     tokens = Tokens(tmp_path / "tokens.txt")
     viewer, operator = tokens.add("view"), tokens.add("operate")
     flags = ("--http", "127.0.0.1:0", "--http-tokens", str(tokens.path), "--transfer-rate", "1000")
-    async with world(tmp_path, certificate, *flags) as it:
+    https = ("--http-certificate", str(certificate.certificate), "--http-key", str(certificate.key))
+    async with world(tmp_path, certificate, *flags, *https) as it:
         await it.log_in(6)
         found = await ask_all_workers(it, look(viewer, "show/sessions?limit=4"))
         assert len(found["result"]) == 4
