@@ -15,12 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, NamedTuple, Self
 
+from cxfr_proxy.errors import ConfigError
+
 _KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+
+_OPEN_TO_OTHERS: Final = stat.S_IWGRP | stat.S_IRWXO
 
 
 class FileVersion(NamedTuple):
@@ -69,6 +74,29 @@ def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"It has more than {max_bytes} bytes", os.fspath(path))
     return data.removeprefix(codecs.BOM_UTF8)
+
+
+def read_secret(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
+    """Return the whole content of a file that nobody but its user may change, and nobody but its user and group read.
+
+    Raises :class:`~cxfr_proxy.errors.ConfigError`, also if the file is larger than ``max_bytes``.
+    """
+    shown = os.fspath(path)
+    try:
+        with open_file(path) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(max_bytes + 1)
+    except OSError as exc:
+        raise ConfigError(f"cannot be read: {exc.strerror}", file=shown) from exc
+    if mode & _OPEN_TO_OTHERS:
+        raise ConfigError(
+            f"expected a file that nobody else can read or change, found mode {stat.S_IMODE(mode):04o} "
+            "(chmod g-w,o-rwx)",
+            file=shown,
+        )
+    if len(content) > max_bytes:
+        raise ConfigError(f"expected at most {max_bytes} bytes", file=shown)
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:

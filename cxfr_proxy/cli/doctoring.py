@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -11,9 +12,10 @@ import trio
 
 from cxfr_proxy.cli.checking import read_nodes
 from cxfr_proxy.cli.exit_codes import FAULTS, OK
+from cxfr_proxy.cluster.tokens import did_you_mean
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.files import read_file
+from cxfr_proxy.files import read_secret
 from cxfr_proxy.xmpp import jid
 
 if TYPE_CHECKING:
@@ -25,23 +27,34 @@ _MOST_PASSWORD_BYTES: Final = 4096
 def examine_nodes(config: Config, flags: Mapping[str, object]) -> int:
     """Examine the nodes of these settings, print the report, and return the exit code. Raises :class:`ConfigError`."""
     from cxfr_proxy.cluster.sources.named import open_source
-    from cxfr_proxy.doctor import report
     from cxfr_proxy.doctor.examining.cluster import examine
-    from cxfr_proxy.doctor.judgement import judge
-    from cxfr_proxy.doctor.questions import open_questions
+    from cxfr_proxy.doctor.report import DoctorReport
 
     config.check_serving()
     assert config.backends is not None, "check_serving() has seen to it"
+    ignoring = _rules(flags.get("ignore"))
     account = _account(config, flags.get("log_in_as"), flags.get("password_file"))
     nodes = read_nodes(open_source(config.backends, config.redirection))
-    facts = trio.run(examine, config, nodes, account)
-    findings, questions = judge(facts), open_questions(facts)
+    report = DoctorReport.of(trio.run(examine, config, nodes, account), ignoring)
     if flags.get("json"):
-        print(report.as_json(facts, findings, questions))
+        print(report.as_json())
     else:
-        for line in report.lines(facts, findings, questions):
+        for line in report.lines(shutil.get_terminal_size().columns if sys.stdout.isatty() else None):
             print(line)
-    return FAULTS if report.needs_mending(findings) else OK
+    return FAULTS if report.needs_mending else OK
+
+
+def _rules(names: object) -> frozenset[str]:
+    """Return the names of rules. Raises :class:`ConfigError` for one that there is not."""
+    from cxfr_proxy.doctor.rules import RULES
+
+    known = [rule.name for rule in RULES]
+    chosen = [str(name) for name in names] if isinstance(names, list) else []
+    for name in chosen:
+        if name not in known:
+            hint = did_you_mean(name, known) or "; docs/doctor.md has their names"
+            raise ConfigError(f"--ignore: there is no finding {name!r:.80}{hint}")
+    return frozenset(chosen)
 
 
 def _account(config: Config, user: object, password_file: object) -> Account | None:
@@ -64,9 +77,7 @@ def _password(config: Config, user: str, file: object) -> str | None:
     """Read the password; ``None``: there is none, and the certificate for nodes has to do."""
     if file is not None:
         try:
-            text = read_file(str(file), max_bytes=_MOST_PASSWORD_BYTES).decode()
-        except OSError as exc:
-            raise ConfigError(f"cannot be read: {exc.strerror}", file=str(file)) from exc
+            text = read_secret(str(file), max_bytes=_MOST_PASSWORD_BYTES).decode()
         except UnicodeDecodeError:
             raise ConfigError("expected a password in UTF-8", file=str(file)) from None
         # An editor ends the line; a password may end in a space.

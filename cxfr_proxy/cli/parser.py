@@ -221,6 +221,12 @@ def _add_doctor(parser: Parser) -> None:
     parser.add_argument(
         "--password-file", metavar="FILE", help="the user's password (default: ask for it at the terminal)"
     )
+    parser.add_argument(
+        "--ignore",
+        metavar="FINDING",
+        action="append",
+        help="leave findings of this name out, also for the exit code, such as channel-binding; may be repeated",
+    )
     parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     _add_settings_again(parser)
 

@@ -203,6 +203,10 @@ class ClusterFacts:
                 found.setdefault(each.domain, []).append(each)
         yield from found.items()
 
+    def address_of(self, node: str) -> str | None:
+        """Return the address in the line of the node of that name; ``None``: there is no such node."""
+        return next((str(each.spec.address) for each in self.nodes if each.spec.name == node), None)
+
     def software_of(self, node: str) -> ServerSoftware | None:
         """Return the program of the node of that name, as far as it is known for any domain."""
         return next((each.software for each in self.nodes if each.spec.name == node and each.software), None)

@@ -55,12 +55,13 @@ class DoctorRule:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFinding:
-    """A symptom with its rule, and all domains for which it was seen. ``software`` is the node's; ``None``: not
-    known."""
+    """A symptom with its rule, and all domains for which it was seen. ``address`` and ``software`` are the node's;
+    ``None``: not known, or it is about no node."""
 
     rule: DoctorRule
     symptom: Symptom
     domains: tuple[str, ...] = ()
+    address: str | None = None
     software: ServerSoftware | None = None
 
     @property

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cxfr_proxy.doctor.facts import ClusterFacts
-from cxfr_proxy.doctor.findings import ClusterFinding, Symptom
+from cxfr_proxy.doctor.findings import ClusterFinding, DoctorRule, Symptom
 from cxfr_proxy.doctor.rules import RULES
-from cxfr_proxy.doctor.software import ServerSoftware
 
 
 def judge(facts: ClusterFacts) -> tuple[ClusterFinding, ...]:
@@ -20,11 +19,14 @@ def judge(facts: ClusterFacts) -> tuple[ClusterFinding, ...]:
             if symptom.domain is not None:
                 seen_for.append(symptom.domain)
     found = [
-        ClusterFinding(RULES[number], symptom, tuple(dict.fromkeys(seen_for)), _software(facts, symptom))
+        _finding(facts, RULES[number], symptom, tuple(dict.fromkeys(seen_for)))
         for (number, symptom), seen_for in domains.items()
     ]
     return tuple(sorted(found, key=lambda each: each.rule.severity))
 
 
-def _software(facts: ClusterFacts, symptom: Symptom) -> ServerSoftware | None:
-    return facts.software_of(symptom.node) if symptom.node is not None else None
+def _finding(facts: ClusterFacts, rule: DoctorRule, symptom: Symptom, domains: tuple[str, ...]) -> ClusterFinding:
+    node = symptom.node
+    if node is None:
+        return ClusterFinding(rule, symptom, domains)
+    return ClusterFinding(rule, symptom, domains, facts.address_of(node), facts.software_of(node))

@@ -55,7 +55,7 @@ _OF_NODES: Final = (
     ),
     _NodeQuestion(
         "whether it sees the clients' addresses",
-        "it does not answer XEP-0279 (ejabberd: mod_sic; Prosody: mod_ipcheck)",
+        "it does not answer XEP-0279 (ejabberd, MongooseIM: mod_sic; Prosody: mod_ipcheck)",
         lambda node: (
             _is_logged_in(node)
             and node.spec.send_proxy is not None

@@ -42,7 +42,9 @@ def test_text_and_json_tell_the_same(nobody: str, capsys: pytest.CaptureFixture[
     words = ["doctor", "--backends", nobody, "--domain", DOMAIN]
     assert main(words) == 1
     text = capsys.readouterr().out
-    assert text.startswith("error: node1 for example.org: unreachable: A node cannot be connected to\n  seen:      no ")
+    address = Path(nobody).read_text().split()[1]
+    found = f"error: node1 ({address}) for example.org: unreachable: A node cannot be connected to\n  seen:      no "
+    assert text.startswith(found)
     assert "\n1 node examined: 1 error" in text
     assert main([*words, "--json"]) == 1
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -60,6 +62,11 @@ def test_text_and_json_tell_the_same(nobody: str, capsys: pytest.CaptureFixture[
         (["--user", "@b"], "--user: nothing stands before the '@' of a JID"),
         (["--user", JID, "--password-file", "/nonexistent"], "/nonexistent: cannot be read: No such file or directory"),
         (["--password-file", "x"], "--password-file: expected --user as well"),
+        (
+            ["--ignore", "chanel-binding"],
+            "--ignore: there is no finding 'chanel-binding' (did you mean 'channel-binding'?)",
+        ),
+        (["--ignore", "x"], "--ignore: there is no finding 'x'; docs/doctor.md has their names"),
         (["--password", "secret"], "doctor has no flag --password; did you mean --password-file?"),
     ],
 )
@@ -73,8 +80,25 @@ def test_a_password_file_that_is_none(
     nobody: str, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "password").write_bytes(content)
+    (tmp_path / "password").chmod(0o600)
     assert main(["doctor", "--backends", nobody, "--user", JID, "--password-file", str(tmp_path / "password")]) == 2
     assert "expected a password" in capsys.readouterr().err
+
+
+def test_a_password_that_everybody_can_read_is_refused(
+    nobody: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "password").write_text(PASSWORD)
+    (tmp_path / "password").chmod(0o644)
+    assert main(["doctor", "--backends", nobody, "--user", JID, "--password-file", str(tmp_path / "password")]) == 2
+    said = "expected a file that nobody else can read or change, found mode 0644 (chmod g-w,o-rwx)"
+    assert capsys.readouterr().err == f"cxfr-proxy: {tmp_path}/password: {said}\n"
+
+
+def test_what_is_ignored_does_not_make_the_exit_code(nobody: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["doctor", "--backends", nobody, "--domain", DOMAIN, "--ignore", "own-queue", "--ignore", "unreachable"]
+    assert main(words) == 0
+    assert "1 node examined: no findings; ignored: unreachable" in capsys.readouterr().out
 
 
 def test_without_a_terminal_a_password_has_to_be_in_a_file(
@@ -106,6 +130,7 @@ def test_the_password_is_asked_for_at_the_terminal_and_shown_nowhere(
 def test_a_login_by_a_password_file(tmp_path: Path, password: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code says whether there is something to mend, and nothing says the password."""
     (tmp_path / "password").write_text(f"{password}\n")
+    (tmp_path / "password").chmod(0o600)
     with in_thread(ScriptedNode()) as address:
         (tmp_path / "nodes.txt").write_text(f"node1 {address}\n")
         words = ["doctor", "--json", "--backends", str(tmp_path / "nodes.txt"), "--domain", DOMAIN]

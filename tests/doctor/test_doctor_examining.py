@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,20 +21,26 @@ from cryptography.x509.oid import NameOID
 from doctor_nodes import DOMAIN, PASSWORD, SASL2, USER, ScriptedNode, SharedMemory, offering, serving
 from relay_tools import no_leak, peer, server_context, write_pem
 
+from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.config.table import Config, Timeouts
 from cxfr_proxy.demo.certificate import make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.doctor.examining import sessions
-from cxfr_proxy.doctor.examining.client import Account, EntryRefused
+from cxfr_proxy.doctor.examining.client import Account, DoctorClient, EntryRefused
 from cxfr_proxy.doctor.examining.cluster import examine
-from cxfr_proxy.doctor.examining.doors import Doors, Place
+from cxfr_proxy.doctor.examining.doors import Doors, Entered, Place
+from cxfr_proxy.doctor.examining.sessions import SessionRound
+from cxfr_proxy.doctor.examining.tokens import try_tokens
 from cxfr_proxy.doctor.facts import ClusterFacts
 from cxfr_proxy.doctor.findings import ClusterFinding
 from cxfr_proxy.doctor.judgement import judge
+from cxfr_proxy.doctor.offer import read_offer
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.opening import usual_header
 
 ACCOUNT = Account(USER, DOMAIN, PASSWORD)
 CONFIG = Config(
@@ -406,3 +415,116 @@ async def test_a_hostile_node_is_a_finding_and_nothing_more(said: bytes) -> None
         async with peer(serve) as port:
             facts = await examine(CONFIG, parse_nodes(f"node1 127.0.0.1:{port}", "nodes.txt"), ACCOUNT)
     assert named(facts) == {("no-greeting", "node1")}
+
+
+async def test_a_node_that_wants_a_certificate_of_clients_is_named(tmp_path: Path) -> None:
+    """In TLS 1.3 it says so behind a handshake that has worked for the client."""
+    pem = write_pem(tmp_path, DOMAIN)
+    context = server_context(pem)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def shake_hands(descriptor: int) -> None:
+        with socket.socket(fileno=os.dup(descriptor)) as sock, suppress(OSError):
+            sock.setblocking(True)
+            context.wrap_socket(sock, server_side=True).close()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await trio.to_thread.run_sync(shake_hands, stream.socket.fileno())
+
+    with no_leak():
+        async with peer(serve) as port:
+            line = f"node1 127.0.0.1:{port} tls=direct ca={pem}"
+            facts = await examine(CONFIG, parse_nodes(line, "nodes.txt"), ACCOUNT)
+    [finding] = about_nodes(facts)
+    assert (finding.rule.name, finding.symptom.seen) == (
+        "tls-failed",
+        "TLS with the node failed: TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    )
+
+
+async def test_a_defect_before_one_node_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = DoctorClient.software
+
+    async def software(client: DoctorClient) -> str | None:
+        said = await asked(client)
+        if said == "strange 1":
+            raise ValueError("nobody has thought of that")
+        return said
+
+    monkeypatch.setattr(DoctorClient, "software", software)
+    facts = await look(pair(version="strange"), account=ACCOUNT)
+    assert named(facts) == {("login-refused", "node2")}
+    assert facts.nodes[1].session is not None
+    assert facts.nodes[1].session.refused == "what it answered was not foreseen (ValueError)"
+
+
+class SlowToEnd(Doors):
+    """On its nodes all goes well, and then the time is over before the stream has ended."""
+
+    @asynccontextmanager
+    async def enter(self, place: Place, *, by_certificate: bool = False) -> AsyncIterator[Entered]:
+        async with Doors.enter(self, place, by_certificate=by_certificate) as entered:
+            yield entered
+        raise trio.TooSlowError
+
+    @asynccontextmanager
+    async def reach(self, place: Place, spec: NodeSpec | None = None) -> AsyncIterator[DoctorClient]:
+        async with Doors.reach(self, place, spec) as client:
+            yield client
+        raise trio.TooSlowError
+
+
+def places_of(addresses: Sequence[str], options: str = "") -> list[Place]:
+    text = "".join(f"node{number} {address} {options}\n" for number, address in enumerate(addresses, 1))
+    return [Place(each, (("127.0.0.1", 1), ("127.0.0.1", 2))) for each in parse_nodes(text, "nodes.txt")]
+
+
+async def test_what_was_answered_before_the_time_was_over_counts() -> None:
+    doors = SlowToEnd(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, ACCOUNT, 60.0)
+    async with serving(ScriptedNode(managed=False)) as addresses:
+        seen = await SessionRound(doors, places_of(addresses)).run()
+    assert [session.refused for session in seen.sessions.values()] == [None]
+
+
+async def test_a_door_that_stood_open_is_open_however_it_shuts() -> None:
+    doors = SlowToEnd(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, ACCOUNT, 60.0)
+    async with serving(ScriptedNode(lets_anybody_in=True), ScriptedNode()) as addresses:
+        assert [await doors.stands_open(each) for each in places_of(addresses, "migrate=external")] == [True, False]
+
+
+async def test_a_token_is_spent_where_it_is_from_if_the_next_node_does_not_answer() -> None:
+    """And it is known whatever comes behind the login that it was given for."""
+    nodes = pair(features=FEATURES + SASL2)
+    nodes[0].features += SASL2
+    doors = SlowToEnd(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, ACCOUNT, 60.0)
+    offer = read_offer(
+        stanza.parse(f"<stream:features>{nodes[0].features}</stream:features>".encode(), usual_header.CONTEXT)
+    )
+    async with serving(*nodes) as addresses:
+        assert await try_tokens(doors, [(place, offer) for place in places_of(addresses)]) == []
+    assert [node.logins.count("HT-SHA-256-NONE") for node in nodes] == [1, 1]
+    assert [node.memory.tokens for node in nodes] == [{}, {}], "none is left"
+
+
+async def test_only_a_few_sessions_are_under_way_at_once() -> None:
+    """Also where it is the certificate that is tried: a node may count connections."""
+    most = under_way = 0
+
+    class Counting(Doors):
+        @asynccontextmanager
+        async def reach(self, place: Place, spec: NodeSpec | None = None) -> AsyncIterator[DoctorClient]:
+            nonlocal most, under_way
+            under_way += 1
+            most = max(most, under_way)
+            try:
+                async with Doors.reach(self, place, spec) as client:
+                    yield client
+            finally:
+                under_way -= 1
+
+    doors = Counting(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, ACCOUNT, 60.0)
+    async with serving(*(ScriptedNode(lets_anybody_in=True) for _ in range(9))) as addresses:
+        seen = await SessionRound(doors, places_of(addresses, "migrate=external")).run()
+    assert list(seen.stands_open.values()) == [True] * 9
+    assert most <= 4

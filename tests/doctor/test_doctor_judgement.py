@@ -3,6 +3,7 @@ is called by its name, and by no other."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,7 +30,7 @@ from cxfr_proxy.doctor.findings import PROXY
 from cxfr_proxy.doctor.judgement import judge
 from cxfr_proxy.doctor.offer import Offer, read_offer
 from cxfr_proxy.doctor.questions import open_questions
-from cxfr_proxy.doctor.report import as_json, lines, needs_mending
+from cxfr_proxy.doctor.report import DoctorReport
 from cxfr_proxy.doctor.rules import RULES
 from cxfr_proxy.doctor.software import ServerSoftware
 from cxfr_proxy.xmpp import stanza
@@ -210,7 +211,10 @@ PLANTED: list[tuple[str, ClusterFacts]] = [
     ("node-certificate-expired", with_certificate(mongooses(), "not yet valid", not_before=NOW + DAY)),
     ("node-certificate-name", with_certificate(mongooses(), "mismatch", names=("example.com",))),
     ("node-certificate-untrusted", with_certificate(mongooses(), "self-signed certificate")),
-    ("node-certificate-expires-soon", with_certificate(mongooses(), not_after=NOW + 3 * DAY)),
+    (
+        "node-certificate-expires-soon",
+        with_certificate(mongooses(), not_before=NOW - 87 * DAY, not_after=NOW + 3 * DAY),
+    ),
     ("public-unseen", with_node(mongooses(), public=PublicFacts(reason="no connection to the node: refused"))),
     ("public-certificate-expired", with_public(mongooses(), not_after=NOW - DAY)),
     ("public-certificate-host", with_public(mongooses(), names=(DOMAIN,))),
@@ -287,7 +291,8 @@ def test_a_fault_of_several_domains_is_one_finding() -> None:
     facts = ClusterFacts((first, down, replace(down, domain="example.net")), now=NOW)
     [finding] = judge(facts)
     assert finding.domains == (DOMAIN, "example.net")
-    assert next(lines(facts, [finding], ())).startswith("error: node2 for example.org, example.net: unreachable: ")
+    first_line = next(DoctorReport.of(facts).lines())
+    assert first_line.startswith("error: node2 (10.0.0.12:5222) for example.org, example.net: unreachable: ")
 
 
 def test_a_certificate_that_the_proxy_accepts_is_for_the_right_name() -> None:
@@ -313,8 +318,9 @@ def test_a_node_in_maintenance_may_be_down() -> None:
 
 
 def test_a_note_is_nothing_to_mend() -> None:
-    assert not needs_mending(judge(replace(prosodies(), moves=(MoveFacts("node1", "node2", DOMAIN, None),))))
-    assert needs_mending(judge(with_session(prosodies(), ahead=-90.0)))
+    moved = replace(prosodies(), moves=(MoveFacts("node1", "node2", DOMAIN, None),))
+    assert not DoctorReport.of(moved).needs_mending
+    assert DoctorReport.of(with_session(prosodies(), ahead=-90.0)).needs_mending
 
 
 def test_nobody_is_praised_for_what_was_not_seen() -> None:
@@ -328,14 +334,41 @@ def test_nobody_is_praised_for_what_was_not_seen() -> None:
 
 def test_what_a_node_says_is_cut() -> None:
     facts = with_node(prosodies(), session=SessionFacts(refused="x" * 60_000))
-    findings = judge(facts)
-    assert max(map(len, lines(facts, findings, ()))) < 1000
-    assert len(as_json(facts, findings, ())) < 10_000
+    report = DoctorReport.of(facts)
+    assert max(map(len, report.lines())) < 1000
+    assert len(report.as_json()) < 10_000
 
 
 def test_what_a_node_says_moves_no_cursor() -> None:
     facts = with_node(prosodies(), session=SessionFacts(refused="\x1b[2J\u202e"))
-    findings = judge(facts)
-    text = "\n".join(lines(facts, findings, open_questions(facts)))
+    report = DoctorReport.of(facts)
+    text = "\n".join([*report.lines(), *report.lines(40)])
     assert "\\u001b[2J\\u202e" in text
-    assert "\x1b" not in text + as_json(facts, findings, ())
+    assert "\x1b" not in text + report.as_json()
+
+
+def test_what_is_ignored_is_only_named() -> None:
+    facts = both_offer(mongooses(), SASL.format(mechanisms(*SCRAM, "SCRAM-SHA-1-PLUS")), BINDING)
+    report = DoctorReport.of(facts, ["channel-binding", "clock"])
+    assert (report.findings, report.ignored, report.needs_mending) == ((), ("channel-binding",), False)
+    assert list(report.lines())[-1] == "3 nodes examined: no findings; ignored: channel-binding"
+    assert json.loads(report.as_json())["ignored"] == ["channel-binding"]
+    assert DoctorReport.of(facts, ["clock"]).needs_mending
+
+
+@pytest.mark.parametrize("room", [10, 40, 80, 200])
+def test_lines_are_folded_between_words(room: int) -> None:
+    """No word is lost or cut, and a setting can be copied from the screen."""
+    report = DoctorReport.of(failed(ejabberds(), LookStage.GREETING, OtherWay(None, NONE)))
+    folded = list(report.lines(room))
+    assert " ".join(folded).split() == " ".join(report.lines()).split()
+    assert all(len(line) <= max(room, 26) or " " not in line.strip() for line in folded)
+    assert not any(line.startswith("   ") and not line.startswith(" " * 11) for line in folded)
+
+
+def test_a_certificate_that_lives_for_a_day_ends_soon_when_its_renewal_has_failed() -> None:
+    """An authority of one's own may give it for 24 hours, to be renewed when a third is left."""
+    day = with_certificate(mongooses(), not_before=NOW - 0.7 * DAY, not_after=NOW + 0.3 * DAY)
+    assert judge(day) == ()
+    late = with_certificate(mongooses(), not_before=NOW - 0.8 * DAY, not_after=NOW + 0.2 * DAY)
+    assert [each.rule.name for each in judge(late)] == ["node-certificate-expires-soon"]

@@ -13,7 +13,7 @@ from relay_tools import write_pem
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.doctor.examining.own import own_facts, own_queues
-from cxfr_proxy.doctor.examining.queues import ListeningSocket, listening_sockets
+from cxfr_proxy.doctor.examining.queues import ListeningSocket, accepting, listening_sockets
 from cxfr_proxy.doctor.examining.scram import ScramClient, ScramFault
 from cxfr_proxy.doctor.facts import ClusterFacts, OwnFacts
 from cxfr_proxy.doctor.judgement import judge
@@ -79,8 +79,30 @@ def test_the_room_in_a_queue_is_the_one_asked_for(family: socket.AddressFamily, 
             seen = listening_sockets()
             if not seen:
                 pytest.skip("the kernel does not tell")
-            [mine] = [each for each in seen if each.takes(host, port)]
+            [mine] = accepting(seen, host, port)
     assert (mine.host, mine.most) == (host, 7)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("10.0.0.9", "10.0.0.9"),
+        ("10.0.0.1", "0.0.0.0"),
+        ("fe80::1%eth0", "::"),
+        ("fd00::9", "fd00::9"),
+    ],
+)
+def test_a_connection_goes_to_the_socket_that_is_meant_most(host: str, expected: str) -> None:
+    """The proxy on all addresses, and nodes on one of their own on the same machine."""
+    listening = [ListeningSocket(each, 5222, 1024, 0) for each in ("0.0.0.0", "::", "10.0.0.9", "fd00::9")]
+    assert [each.host for each in accepting(listening, host, 5222)] == [expected]
+    assert accepting(listening, host, 5223) == []
+
+
+def test_a_socket_for_all_addresses_takes_both_kinds_unless_it_is_of_the_first() -> None:
+    assert accepting([ListeningSocket("0.0.0.0", 5222, 5, 0)], "fd00::1", 5222) == []
+    [both] = accepting([ListeningSocket("::", 5222, 5, 0)], "10.0.0.1", 5222)
+    assert both.host == "::"
 
 
 # --- the proxy's own side
@@ -91,7 +113,7 @@ def test_the_proxys_own_certificates(tmp_path: Path) -> None:
     config = Config(certificate=(write_pem(tmp_path, "example.org"),))
     facts = ClusterFacts((), own_facts(config, ["example.org"]), now=time.time())
     assert judge(facts) == ()
-    soon = ClusterFacts((), facts.own, now=time.time() + 20 * 86_400)
+    soon = ClusterFacts((), facts.own, now=time.time() + 25 * 86_400)
     assert [each.rule.name for each in judge(soon)] == ["own-certificate-expires-soon"]
     other = ClusterFacts((), own_facts(config, ["example.com"]), now=time.time())
     [finding] = judge(other)

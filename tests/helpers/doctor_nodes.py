@@ -67,6 +67,8 @@ class ScriptedNode:
     behind_tls: str = ""
     """Further features once STARTTLS is done."""
     domain: str = DOMAIN
+    lets_anybody_in: bool = False
+    """By SASL EXTERNAL, without a certificate."""
     logins: list[str] = field(default_factory=list)
     """The mechanisms of those that worked."""
     refusals: list[str] = field(default_factory=list)
@@ -100,6 +102,7 @@ class _Talk:
             self.peer = header.source
         self.user = self.secure = False
         self.session: str | None = None
+        self.proof = ""
 
     async def say(self, text: str) -> None:
         await self.connection.transport.send_all(text.encode())
@@ -179,6 +182,8 @@ class _Talk:
         mechanism = element.get("mechanism", "")
         if mechanism == TOKENS:
             accepted = self.knows_token(element)
+        elif mechanism == "EXTERNAL":
+            accepted = self.node.lets_anybody_in
         else:
             initial = element.text if namespace == names.SASL else element.findtext(f"{{{namespace}}}initial-response")
             accepted = await self.scram(base64.b64decode(initial or "").decode(), namespace)

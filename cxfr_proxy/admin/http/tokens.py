@@ -11,7 +11,6 @@ import hmac
 import os
 import re
 import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +18,7 @@ from typing import Final
 from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.cluster.tokens import FileFaults, Token, did_you_mean, not_utf8, tokens_of
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.files import open_file
+from cxfr_proxy.files import read_secret
 
 MAX_FILE_BYTES: Final = 1 << 20
 """Some 10,000 tokens; each is compared with each request's."""
@@ -27,7 +26,6 @@ _PREFIX: Final = "cxfr_"
 """The beginning of each token that is made here, by which programs find tokens that were published by mistake."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _DIGEST: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
-_OPEN_TO_OTHERS: Final = stat.S_IWGRP | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +75,7 @@ def _digest(secret: str) -> bytes:
 def read_token_file(path: str | os.PathLike[str]) -> TokenList:
     """Read the file. Raises :class:`ConfigError`, with all faults that are in it, or since others may read it."""
     shown = os.fspath(path)
-    try:
-        with open_file(path) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise ConfigError(f"cannot be read: {exc.strerror}", file=shown) from exc
-    if mode & _OPEN_TO_OTHERS:
-        raise ConfigError(
-            f"expected a file that nobody else can read or change, found mode {stat.S_IMODE(mode):04o} "
-            "(chmod g-w,o-rwx)",
-            file=shown,
-        )
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"expected at most {MAX_FILE_BYTES} bytes", file=shown)
+    content = read_secret(path, max_bytes=MAX_FILE_BYTES)
     try:
         return parse_tokens(content.decode(), shown)
     except UnicodeDecodeError as exc:

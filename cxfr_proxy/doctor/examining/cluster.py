@@ -12,9 +12,9 @@ from typing import Final
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.doctor.examining.client import Account
-from cxfr_proxy.doctor.examining.doors import Doors, Place
+from cxfr_proxy.doctor.examining.doors import Doors, Place, why
 from cxfr_proxy.doctor.examining.own import own_facts, own_queues, queue_facts
-from cxfr_proxy.doctor.examining.queues import ListeningSocket, listening_sockets
+from cxfr_proxy.doctor.examining.queues import ListeningSocket, accepting, listening_sockets
 from cxfr_proxy.doctor.examining.sessions import SessionRound, SessionsSeen
 from cxfr_proxy.doctor.examining.together import together
 from cxfr_proxy.doctor.examining.tokens import try_tokens
@@ -44,8 +44,7 @@ class _Visits:
             if domain is not None:
                 facts = replace(facts, public=await visitor.public(spec, domain))
         except Exception as exc:  # one node that provokes a defect of this program hides no other
-            reason = f"what it answered was not foreseen ({type(exc).__name__})"
-            facts, ends = NodeFacts(spec, domain, Failure(LookStage.GREETING, reason)), None
+            facts, ends = NodeFacts(spec, domain, Failure(LookStage.GREETING, why(exc))), None
         self.nodes[number] = facts
         if ends is not None:
             self.ends[number] = ends
@@ -125,11 +124,10 @@ def _with_queues(found: _Visits, listening: Sequence[ListeningSocket]) -> tuple[
     theirs: set[ListeningSocket] = set()
     queues: defaultdict[int, list[QueueFacts]] = defaultdict(list)
     for number, (mine, other) in found.ends.items():
-        for sock in listening:
-            # A connection to an address of this machine comes from the same address.
-            if mine[0] == other[0] and sock.takes(*other):
-                theirs.add(sock)
-                queues[number].append(queue_facts(sock))
+        # A connection to an address of this machine comes from the same address.
+        accept = accepting(listening, *other) if mine[0] == other[0] else []
+        theirs.update(accept)
+        queues[number] += map(queue_facts, accept)
     nodes = []
     for number, facts in sorted(found.nodes.items()):
         smallest = min(queues[number], key=lambda queue: queue.most, default=None)

@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,9 +40,17 @@ class ListeningSocket:
     most: int
     waiting: int
 
-    def takes(self, host: str, port: int) -> bool:
-        """Return whether it accepts connections to that address."""
-        return self.port == port and self.host in (host, "0.0.0.0", "::")
+
+def accepting(listening: Iterable[ListeningSocket], host: str, port: int) -> list[ListeningSocket]:
+    """Return those of the sockets that accept connections to that address: the kernel prefers one that has the address
+    itself, and one for all IPv4 addresses to one for all of both kinds."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    at_port = [each for each in listening if each.port == port]
+    for mine in (str(address), "0.0.0.0" if address.version == 4 else "::", "::"):
+        found = [each for each in at_port if each.host == mine]
+        if found:
+            return found
+    return []
 
 
 def listening_sockets() -> list[ListeningSocket]:
@@ -83,5 +91,6 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _listener(family: int, body: bytes) -> ListeningSocket:
     _, _, _, _, port, _, address, *_, waiting, most, _, _ = _ANSWER.unpack_from(body)
-    packed = address[:4] if family == socket.AF_INET else address
-    return ListeningSocket(str(ipaddress.ip_address(packed)), int.from_bytes(port, "big"), most, waiting)
+    host = ipaddress.ip_address(address[:4] if family == socket.AF_INET else address)
+    host = getattr(host, "ipv4_mapped", None) or host  # an IPv6 socket may have an IPv4 address (Java, Erlang)
+    return ListeningSocket(str(host), int.from_bytes(port, "big"), most, waiting)

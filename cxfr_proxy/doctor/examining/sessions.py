@@ -55,18 +55,23 @@ class SessionRound:
     async def run(self) -> SessionsSeen:
         """Do it all; nothing is left behind on nodes that do what they say. Faults of nodes are part of what was
         seen."""
-        await together(partial(self._knock, place) for place in self._places.values() if place.spec.migrates)
+        knocked_at = [place for place in self._places.values() if place.spec.migrates]
+        await together((partial(self._knock, place) for place in knocked_at), at_a_time=_AT_A_TIME)
         await together((partial(self._follow, place) for place in self._places.values()), at_a_time=_AT_A_TIME)
         order = list(self._places)
         self.seen.moves.sort(key=lambda move: order.index(move.origin))
         return self.seen
 
     async def _follow(self, place: Place) -> None:
-        await self._begin(place)
-        session = self._resumable.get(place.spec.name)
-        if session is not None:
-            await trio.sleep(_YOUNG_SECONDS)
-            await self._move(session, place.spec.name, self._next_of(place.spec.name))
+        name = place.spec.name
+        try:
+            await self._begin(place)
+            session = self._resumable.get(name)
+            if session is not None:
+                await trio.sleep(_YOUNG_SECONDS)
+                await self._move(session, name, self._next_of(name))
+        except Exception as exc:  # as in a look without a login
+            self.seen.sessions[name] = SessionFacts(refused=why(exc))
 
     # --- a session on each node
 
@@ -81,7 +86,8 @@ class SessionRound:
                 if name not in self._resumable:
                     await entered.client.close()
         except FAULTS as exc:
-            self._resumable.pop(name, None)
+            if name in self.seen.sessions:
+                return  # all was answered, and only the end took too long
             if not by_certificate:  # else it is said as a fault of migrate=external
                 self.seen.sessions[name] = SessionFacts(refused=why(exc), tried=not isinstance(exc, NotTried))
 
@@ -95,7 +101,7 @@ class SessionRound:
         session = await client.enable() if managed else None
         if session is not None:
             self._resumable[place.spec.name] = session
-        told = place.told.source if place.told is not None else None
+        told = _told(place)
         return SessionFacts(
             mechanism=seen.mechanism if seen is not None else None,
             scram=frozenset(seen.attributes) if seen is not None else frozenset(),
@@ -111,15 +117,16 @@ class SessionRound:
 
     async def _knock(self, place: Place) -> None:
         """Log in by the certificate for nodes, and out again; and see that nobody gets in without one."""
-        self.seen.stands_open[place.spec.name] = await self._doors.stands_open(place)
+        name = place.spec.name
+        self.seen.stands_open[name] = await self._doors.stands_open(place)
         if not self._doors.has_certificate:
             return
         try:
             async with self._doors.enter(place, by_certificate=True) as entered:
+                self.seen.external[name] = ""
                 await entered.client.close()
-            self.seen.external[place.spec.name] = ""
         except FAULTS as exc:
-            self.seen.external[place.spec.name] = why(exc)
+            self.seen.external.setdefault(name, why(exc))  # else it was in, and only the end took too long
 
     # --- from node to node
 
@@ -172,14 +179,26 @@ async def _compare_clocks(client: DoctorClient) -> tuple[float | None, float]:
     return said - (before + after) / 2, 1.0 + (after - before) / 2
 
 
+def _told(place: Place) -> Peer | None:
+    """Return the client's address as the PROXY header tells it; ``None``: there is no header."""
+    source = place.told.source if place.told is not None else None
+    return (_usual(source[0]), source[1]) if source is not None else None
+
+
 def _peer(said: tuple[str, int | None] | None, told: Peer | None) -> Peer | None:
     """Return the address in an answer; ``None``: it is no address. A port that is not said is taken for the right
     one."""
     if said is None:
         return None
     try:
-        address = ipaddress.ip_address(said[0])
+        host = _usual(said[0])
     except ValueError:
         return None
-    port = said[1] if said[1] is not None else (told[1] if told is not None else 0)
-    return str(getattr(address, "ipv4_mapped", None) or address), port
+    return host, said[1] if said[1] is not None else (told[1] if told is not None else 0)
+
+
+def _usual(host: str) -> str:
+    """Return an IP address in its usual form: without a zone, and an IPv4 address on an IPv6 socket as the IPv4 address
+    that it is. Raises ``ValueError``."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -1,4 +1,5 @@
-"""Get a FAST token (XEP-0484) on each node, and try it on the next one. No token is left valid."""
+"""Get a FAST token (XEP-0484) on each node, and try it on the next one. No token is left valid on a node that does what
+it is asked for: one that was not spent there is spent where it is from."""
 
 from __future__ import annotations
 
@@ -33,14 +34,17 @@ async def try_tokens(doors: Doors, places: Sequence[tuple[Place, Offer]]) -> lis
 
     async def try_one(number: int) -> None:
         (origin, mechanism), (target, _) = having[number], having[(number + 1) % len(having)]
-        with suppress(*FAULTS):  # a login that fails is a fault of its own
-            agent = str(uuid.uuid4())
-            token = await _issue(doors, origin, mechanism, agent)
-            if token is None:
-                return
+        agent = str(uuid.uuid4())
+        token = await _issue(doors, origin, mechanism, agent)
+        if token is None:
+            return
+        is_spent = False
+        with suppress(*FAULTS):  # nothing is known then: it was no answer to the token
             refused = await _use(doors, target, token, agent)
+            is_spent = refused is None
             found[number] = TokenFacts(origin.spec.name, target.spec.name, doors.account.domain, refused)
-            if refused is not None:
+        if not is_spent:
+            with suppress(*FAULTS):
                 await _use(doors, origin, token, agent)
 
     await together((partial(try_one, number) for number in range(len(having))), at_a_time=_AT_A_TIME)
@@ -55,16 +59,20 @@ def _scram_of(offer: Offer) -> str | None:
 
 
 async def _issue(doors: Doors, place: Place, mechanism: str, agent: str) -> str | None:
+    """Log in and return a new token; ``None``: the login has failed, or there was none in the answer."""
     wanted = f"<request-token xmlns='{names.FAST}' mechanism='{_TOKEN_LOGIN}'/>"
-    async with doors.reach(place) as client:
-        _, success = await client.log_in_by_scram(mechanism, SaslProfile(names.SASL2, _agent(agent) + wanted))
-        token = success.find(qualified(names.FAST, "token"))
-        text = token.get("token", "") if token is not None else ""
-        return text if 0 < len(text) <= _LONGEST_TOKEN else None
+    text = ""
+    with suppress(*FAULTS):  # a login that fails is a fault of its own; a token is valid however its stream ends
+        async with doors.reach(place) as client:
+            _, success = await client.log_in_by_scram(mechanism, SaslProfile(names.SASL2, _agent(agent) + wanted))
+            token = success.find(qualified(names.FAST, "token"))
+            text = token.get("token", "") if token is not None else ""
+    return text if 0 < len(text) <= _LONGEST_TOKEN else None
 
 
 async def _use(doors: Doors, place: Place, token: str, agent: str) -> str | None:
-    """Log in by the token, for the last time, and return why that failed."""
+    """Log in by the token, for the last time, and return why that failed. Raises one of :data:`FAULTS` where the node
+    could not be asked, or was too slow."""
     proof = hmac.digest(token.encode(), b"Initiator", "sha256")
     profile = SaslProfile(names.SASL2, f"{_agent(agent)}<fast xmlns='{names.FAST}' invalidate='true'/>")
     async with doors.reach(place) as client:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeGuard, TypeVar
 
 import trio
 
@@ -22,7 +22,7 @@ from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.node_tls import node_name
 from cxfr_proxy.net.proxy_protocol import Peer, own_ends
-from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.dial import Dialer, has_broken
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -130,7 +130,7 @@ class Visitor:
         if isinstance(exc, DomainRefused):
             return LookStage.DOMAIN
         if isinstance(exc, _NoGreeting):
-            return LookStage.GREETING
+            return LookStage.TLS if _is_alert(exc.__cause__) else LookStage.GREETING
         if spec.tls is NodeTls.NONE:
             return LookStage.CONNECT
         with suppress(NodeError):
@@ -191,7 +191,8 @@ class Visitor:
         except trio.TooSlowError as exc:
             raise _NoGreeting("the node did not answer in time") from exc
         except OSError as exc:
-            raise _NoGreeting("the node broke the connection") from exc
+            text = f"TLS with the node failed: {exc.reason}" if _is_alert(exc) else "the node broke the connection"
+            raise _NoGreeting(text) from exc
         except DomainRefused:
             raise
         except NodeError as exc:
@@ -202,6 +203,12 @@ class Visitor:
 def _ends(endpoint: Endpoint) -> tuple[Peer, Peer]:
     assert isinstance(endpoint.transport, socket.socket), "nodes are connected to by sockets"
     return own_ends(endpoint.transport)
+
+
+def _is_alert(exc: BaseException | None) -> TypeGuard[ssl.SSLError]:
+    """Return whether a node has refused this client in TLS. In TLS 1.3 one that wants a certificate of clients does so
+    behind the handshake."""
+    return isinstance(exc, ssl.SSLError) and not has_broken(exc)
 
 
 class _NoGreeting(NodeError):

@@ -13,8 +13,10 @@ from cxfr_proxy.doctor.software import ServerSoftware
 from cxfr_proxy.spellings import domain_key
 
 SOON_SECONDS: Final = 14 * 86_400.0
-"""How long before its end a certificate should have been replaced: those that live for 90 days are renewed a month
-before their end, so by then a renewal has failed again and again."""
+"""How long before its end a certificate should have been replaced at the latest: those that live for 90 days are
+renewed a month before their end, so by then a renewal has failed again and again."""
+_SOON_SHARE: Final = 0.25
+"""The same for those that live for days or hours, as part of their life: they are renewed when a third is left."""
 _NAMES_SHOWN: Final = 8
 
 
@@ -35,7 +37,8 @@ def untimely(certificate: SeenCertificate, now: float) -> str | None:
 
 
 def _ends_soon(certificate: SeenCertificate, now: float) -> str | None:
-    if now <= certificate.not_after < now + SOON_SECONDS:
+    life = certificate.not_after - certificate.not_before
+    if now <= certificate.not_after < now + min(SOON_SECONDS, life * _SOON_SHARE):
         return f"it is valid until {_date(certificate.not_after)}"
     return None
 
@@ -192,7 +195,7 @@ RULES: Final = (
     DoctorRule(
         "node-certificate-expires-soon",
         Severity.WARNING,
-        "A node's certificate expires within two weeks",
+        "A node's certificate expires within two weeks, or is in the last quarter of a life of less than eight",
         "a certificate that was renewed in time",
         "from then on the proxy refuses the node",
         _RENEW,
@@ -252,7 +255,7 @@ RULES: Final = (
     DoctorRule(
         "own-certificate-expires-soon",
         Severity.WARNING,
-        "A certificate of the proxy's expires within two weeks",
+        "A certificate of the proxy's expires within two weeks, or is in the last quarter of a life of less than eight",
         "a certificate that was renewed in time",
         "from then on clients refuse to connect to the proxy",
         {PROXY: "renew it; --certificates is followed, files of --certificate take a cxfr-proxy reload"},

@@ -162,8 +162,10 @@ RULES: Final = (
         {
             ServerSoftware.EJABBERD: "24.02 or later, allow_unencrypted_sasl2: true, mod_auth_fast, on all nodes",
             ServerSoftware.PROSODY: 'modules_enabled with "sasl2", "sasl2_bind2", "sasl2_sm", "sasl2_fast" on all',
-            ServerSoftware.MONGOOSEIM: "modules.mod_sasl2, mod_bind2, mod_fast_auth_token on all nodes",
-            ServerSoftware.OPENFIRE: "xmpp.auth.sasl2 = true, xmpp.auth.sasl2.require-tls as on the others",
+            ServerSoftware.MONGOOSEIM: "modules.mod_sasl2, mod_bind2 (6.2 or later), mod_fast_auth_token (6.4 or "
+            "later) on all nodes",
+            ServerSoftware.OPENFIRE: "5.2 or later, xmpp.auth.sasl2 = true; xmpp.auth.sasl2.require-tls as on the "
+            "others",
         },
         _sasl2_differs,
     ),
@@ -192,7 +194,7 @@ RULES: Final = (
             ServerSoftware.EJABBERD: "allow_unencrypted_sasl2: true on the listener (24.02 or later)",
             ServerSoftware.PROSODY: "c2s_require_encryption = false",
             ServerSoftware.MONGOOSEIM: "none: it offers SASL2 on TLS legs only, where channel-binding has its price",
-            ServerSoftware.OPENFIRE: "xmpp.auth.sasl2.require-tls = false",
+            ServerSoftware.OPENFIRE: "xmpp.auth.sasl2.require-tls = false (5.2 or later)",
         },
         _sasl2_lost,
     ),
@@ -209,7 +211,7 @@ RULES: Final = (
             ServerSoftware.PROSODY: "c2s_require_encryption = false, and tls=none. With TLS it refuses y,, even with "
             "disable_sasl_mechanisms",
             ServerSoftware.MONGOOSEIM: "auth.sasl_mechanisms without those that end in _plus",
-            ServerSoftware.OPENFIRE: "sasl.mechs without SCRAM-SHA-1-PLUS",
+            ServerSoftware.OPENFIRE: "sasl.mechs without SCRAM-SHA-1-PLUS (5.1 or later has it)",
         },
         _channel_binding,
     ),

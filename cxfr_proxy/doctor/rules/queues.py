@@ -45,7 +45,7 @@ RULES: Final = (
             ServerSoftware.EJABBERD: "backlog: 1024 on the listener",
             ServerSoftware.PROSODY: "network_settings = { tcp_backlog = 1024 }",
             ServerSoftware.MONGOOSEIM: "backlog = 1024 in [[listen.c2s]]",
-            ServerSoftware.OPENFIRE: "xmpp.socket.backlog = 1024",
+            ServerSoftware.OPENFIRE: "xmpp.socket.backlog = 1024 (without it 50), then a restart",
         },
         _node_queue,
     ),

@@ -149,9 +149,11 @@ RULES: Final = (
         {
             PROXY: "nodes.txt: tls=, and the port that belongs to it",
             ServerSoftware.EJABBERD: "certfiles, c2s_protocol_options, c2s_ciphers; on the listener tls_verify: false",
-            ServerSoftware.PROSODY: "certificates, ssl, c2s_ssl",
-            ServerSoftware.MONGOOSEIM: "tls.certfile, tls.keyfile, tls.versions, tls.ciphers in [[listen.c2s]]",
-            ServerSoftware.OPENFIRE: "the identity store; xmpp.socket.ssl.client.protocols and .ciphersuites",
+            ServerSoftware.PROSODY: "certificates, ssl, c2s_ssl; no fail_if_no_peer_cert in its verify",
+            ServerSoftware.MONGOOSEIM: "tls.certfile, tls.keyfile, tls.versions, tls.ciphers in [[listen.c2s]]; "
+            'tls.verify_mode = "none", since by default it wants a certificate of the proxy\'s',
+            ServerSoftware.OPENFIRE: "the identity store; xmpp.socket.ssl.client.protocols and .ciphersuites; "
+            "xmpp.client.cert.policy = disabled",
         },
         _failed_at(LookStage.TLS),
     ),
@@ -208,7 +210,7 @@ RULES: Final = (
             PROXY: "nodes.txt: domain= with the domains that the node does serve; --domain",
             ServerSoftware.EJABBERD: "hosts",
             ServerSoftware.PROSODY: "VirtualHost",
-            ServerSoftware.MONGOOSEIM: "general.hosts, or a dynamic domain",
+            ServerSoftware.MONGOOSEIM: "general.hosts, or a dynamic domain of one of general.host_types",
             ServerSoftware.OPENFIRE: "xmpp.domain",
         },
         _failed_at(LookStage.DOMAIN),

@@ -160,8 +160,11 @@ RULES: Final = (
             PROXY: "nodes.txt: migrate-address=; --node-certificate and --node-key",
             ServerSoftware.EJABBERD: "a listener with tls: true, tls_verify: true, cafile: the authority that has "
             "signed the proxy's certificate; use_proxy_protocol as in nodes.txt",
-            ServerSoftware.MONGOOSEIM: 'tls.verify_mode = "peer", tls.cacertfile in a [[listen.c2s]]; auth.methods '
-            'with "pki", auth.sasl_mechanisms with "external"',
+            ServerSoftware.PROSODY: "none: it keeps its sessions to itself; leave migrate= out",
+            ServerSoftware.MONGOOSEIM: 'a [[listen.c2s]] of its own with tls.mode = "tls", tls.verify_mode = "peer", '
+            'tls.cacertfile, allowed_auth_methods = ["pki"]; [auth.pki], auth.sasl_mechanisms with "external", '
+            'auth.sasl_external = ["auth_id"]',
+            ServerSoftware.OPENFIRE: "none: it keeps its sessions to itself; leave migrate= out",
         },
         _migrate_refused,
     ),
@@ -172,6 +175,7 @@ RULES: Final = (
         "a listener that asks for a certificate, and refuses EXTERNAL without",
         "each program that reaches the port can log in as any user, without a password",
         {
+            PROXY: "nodes.txt: no migrate= for this node, which closes nothing; and nobody else is to reach the port",
             ServerSoftware.EJABBERD: "tls_verify: true and cafile on the listener, and a firewall before it",
             ServerSoftware.MONGOOSEIM: 'tls.verify_mode = "peer" and tls.cacertfile in its [[listen.c2s]]',
         },
@@ -186,7 +190,7 @@ RULES: Final = (
         {
             PROXY: "none; docs/failed-logins.md keeps such failures from counting",
             ServerSoftware.EJABBERD: "mod_auth_fast on all nodes of the cluster, with db_type as on the others",
-            ServerSoftware.PROSODY: 'fast_tokens in one database: storage = { fast_tokens = "sql" }',
+            ServerSoftware.PROSODY: 'the store fast_tokens in one database: storage = { fast_tokens = "sql" }',
             ServerSoftware.MONGOOSEIM: "modules.mod_fast_auth_token with one database for all nodes",
         },
         _tokens_local,
