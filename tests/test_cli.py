@@ -85,6 +85,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["show"], "show: expected nodes, sessions, session, "),
         (["show", "nodse"], "show: unknown word 'nodse'; did you mean nodes?"),
         (["help", "drian"], "unknown command 'drian'; did you mean drain?"),
+        (["drain", "node1", "node2"], "unrecognized arguments: node2 (try: cxfr-proxy drain --help)"),
+        (["show", "nodes", ""], "unrecognized arguments: '' (try: cxfr-proxy show nodes --help)"),
         (["help", "drain", "node1"], "there is no command 'drain node1' (try: cxfr-proxy help drain)"),
         (["show", "sessions", "--limit", "0"], "show sessions: limit: expected a whole number of at least 1"),
         (["show", "sessions", "--address", "10.0.0.1/8"], "expected the network's first address, as in 10.0.0.0/8"),

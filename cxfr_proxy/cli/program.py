@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = build_parser()
         check_words(words, parser)
         _choose_engine()
-        return _run(parser, parser.parse_args(words))
+        return _run(parser, _parse(parser, words))
     except ConfigError as exc:
         for line in str(exc).splitlines():
             print(f"cxfr-proxy: {clean(line)}", file=sys.stderr)
@@ -51,6 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has seen enough (`| head`); Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+
+
+def _parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line. Raises :class:`ConfigError`; what is too much is said by the command's own parser, whose
+    help is the one to read."""
+    namespace, further = parser.parse_known_args(words)
+    if further:
+        command = namespace.command
+        name = command.name if isinstance(command, Command) else command or ""
+        find_command(name.split(), parser).error(f"unrecognized arguments: {shlex.join(further)}")
+    return namespace
 
 
 def _choose_engine() -> None:

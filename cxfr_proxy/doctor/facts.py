@@ -66,11 +66,13 @@ class SeenCertificate:
 @dataclass(frozen=True, slots=True)
 class NodeTlsFacts:
     """TLS on the leg to a node: its version as OpenSSL has it (``TLSv1.3``), and the node's certificate. ``refused``
-    is OpenSSL's reason for not accepting that; ``None``: it was accepted."""
+    is OpenSSL's reason for not accepting that; ``None``: it was accepted. ``misnamed``: the reason is its names,
+    some of which OpenSSL takes for nothing (``*.org``)."""
 
     version: str | None
     certificate: SeenCertificate | None
     refused: str | None = None
+    misnamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ class Dialer:
             # ConfigError: the file with the CA certificates, which may have gone bad since the nodes were read.
             # The client chose the name, so a mismatch is no fault of the node's: DomainRefused does not count against
             # it.
-            if spec.verify_name is None and _is_about_the_name(exc):
+            if spec.verify_name is None and is_about_the_name(exc):
                 raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             if isinstance(exc, OSError | trio.TooSlowError | ValueError | ConfigError):
                 raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
@@ -239,7 +239,7 @@ async def _connect_to(address: _SocketAddress, timeouts: Timeouts, waits: Waits)
     return transport
 
 
-def _is_about_the_name(exc: BaseException) -> bool:
+def is_about_the_name(exc: BaseException) -> bool:
     """Return whether a certificate is not for the name that was asked for, or that name can't be one. Any other
     fault of a certificate is the node's."""
     if isinstance(exc, ssl.SSLCertVerificationError):

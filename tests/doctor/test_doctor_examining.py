@@ -227,6 +227,7 @@ async def test_downgrade_protection_is_only_a_fault_where_the_proxy_edits() -> N
     [
         ((DOMAIN,), "", "node-certificate-untrusted"),
         (("example.com",), "ca={ca}", "node-certificate-name"),
+        (("*.org",), "ca={ca}", "node-certificate-name"),
         (None, "ca={ca}", "tls-mode"),
     ],
 )
@@ -487,10 +488,13 @@ async def test_what_was_answered_before_the_time_was_over_counts() -> None:
     assert [session.refused for session in seen.sessions.values()] == [None]
 
 
-async def test_a_door_that_stood_open_is_open_however_it_shuts() -> None:
+async def test_a_door_that_stood_open_is_open_however_it_shuts(tmp_path: Path) -> None:
+    pem = write_pem(tmp_path, DOMAIN)
+    options = f"tls=direct ca={pem} resume=shared migrate=external"
+    open_, shut = (ScriptedNode(tls=server_context(pem), lets_anybody_in=open_) for open_ in (True, False))
     doors = SlowToEnd(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, ACCOUNT, 60.0)
-    async with serving(ScriptedNode(lets_anybody_in=True), ScriptedNode()) as addresses:
-        assert [await doors.stands_open(each) for each in places_of(addresses, "migrate=external")] == [True, False]
+    async with serving(open_, shut) as addresses:
+        assert [await doors.stands_open(each) for each in places_of(addresses, options)] == [True, False]
 
 
 async def test_a_token_is_spent_where_it_is_from_if_the_next_node_does_not_answer() -> None:
@@ -507,7 +511,7 @@ async def test_a_token_is_spent_where_it_is_from_if_the_next_node_does_not_answe
     assert [node.memory.tokens for node in nodes] == [{}, {}], "none is left"
 
 
-async def test_only_a_few_sessions_are_under_way_at_once() -> None:
+async def test_only_a_few_sessions_are_under_way_at_once(tmp_path: Path) -> None:
     """Also where it is the certificate that is tried: a node may count connections."""
     most = under_way = 0
 
@@ -523,8 +527,11 @@ async def test_only_a_few_sessions_are_under_way_at_once() -> None:
             finally:
                 under_way -= 1
 
-    doors = Counting(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, ACCOUNT, 60.0)
-    async with serving(*(ScriptedNode(lets_anybody_in=True) for _ in range(9))) as addresses:
-        seen = await SessionRound(doors, places_of(addresses, "migrate=external")).run()
+    pem = write_pem(tmp_path, DOMAIN)
+    options = f"tls=direct ca={pem} resume=shared migrate=external"
+    doors = Counting(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, Account(USER, DOMAIN, None), 60.0)
+    doors.dialer.take({str(pem): pem.read_text()})
+    async with serving(*(ScriptedNode(tls=server_context(pem), lets_anybody_in=True) for _ in range(9))) as addresses:
+        seen = await SessionRound(doors, places_of(addresses, options)).run()
     assert list(seen.stands_open.values()) == [True] * 9
     assert most <= 4

@@ -185,7 +185,7 @@ def both_offer(cluster: ClusterFacts, *parts: str) -> ClusterFacts:
 
 def with_certificate(cluster: ClusterFacts, refused: str | None = None, **changes: object) -> ClusterFacts:
     certificate = replace(GOOD, **changes)  # type: ignore[arg-type]
-    return with_node(cluster, tls=NodeTlsFacts("TLSv1.3", certificate, refused))
+    return with_node(cluster, tls=NodeTlsFacts("TLSv1.3", certificate, refused, refused == "mismatch"))
 
 
 def with_public(cluster: ClusterFacts, **changes: object) -> ClusterFacts:
@@ -210,6 +210,8 @@ PLANTED: list[tuple[str, ClusterFacts]] = [
     ("node-certificate-expired", with_certificate(mongooses(), "expired", not_after=NOW - DAY)),
     ("node-certificate-expired", with_certificate(mongooses(), "not yet valid", not_before=NOW + DAY)),
     ("node-certificate-name", with_certificate(mongooses(), "mismatch", names=("example.com",))),
+    ("node-certificate-name", with_certificate(mongooses(), "mismatch", names=("*.org",))),
+    ("node-certificate-name", with_certificate(mongooses(), "self-signed certificate", names=("example.com",))),
     ("node-certificate-untrusted", with_certificate(mongooses(), "self-signed certificate")),
     (
         "node-certificate-expires-soon",

@@ -22,7 +22,7 @@ from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.node_tls import node_name
 from cxfr_proxy.net.proxy_protocol import Peer, own_ends
-from cxfr_proxy.upstream.dial import Dialer, has_broken
+from cxfr_proxy.upstream.dial import Dialer, has_broken, is_about_the_name
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -146,7 +146,8 @@ class Visitor:
             with closing(endpoint):
                 certificate = certificate_of(endpoint)
                 if certificate is not None:
-                    return NodeTlsFacts(endpoint.transport.version(), certificate, cause.verify_message)
+                    version = endpoint.transport.version()
+                    return NodeTlsFacts(version, certificate, cause.verify_message, is_about_the_name(cause))
         return None
 
     async def _blind_offer(self, spec: NodeSpec, domain: str) -> Offer:

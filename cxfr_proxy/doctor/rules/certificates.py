@@ -79,19 +79,23 @@ def _node_soon(facts: ClusterFacts) -> Iterator[Symptom]:
             yield Symptom(reason, node.spec.name, node.domain)
 
 
+def _is_misnamed(node: NodeFacts, certificate: SeenCertificate) -> bool:
+    name = wanted_name(node)
+    return (node.tls is not None and node.tls.misnamed) or (name is not None and not certificate.covers(name))
+
+
 def _node_name(facts: ClusterFacts) -> Iterator[Symptom]:
     for node, certificate in _of_nodes(facts):
         if node.tls is None or node.tls.refused is None:
             continue  # OpenSSL takes more than the names that clients look for: a common name, an IP address
         name = wanted_name(node)
-        if name is not None and not certificate.covers(name) and not untimely(certificate, facts.now):
+        if name is not None and _is_misnamed(node, certificate) and not untimely(certificate, facts.now):
             yield Symptom(_named(certificate), node.spec.name, node.domain, f"a certificate for {name}")
 
 
 def _node_untrusted(facts: ClusterFacts) -> Iterator[Symptom]:
     for node, certificate in _of_nodes(facts):
-        name = wanted_name(node)
-        explained = untimely(certificate, facts.now) or (name is not None and not certificate.covers(name))
+        explained = untimely(certificate, facts.now) or _is_misnamed(node, certificate)
         if node.tls is not None and node.tls.refused is not None and not explained:
             against = node.spec.ca or "the system's authorities"
             yield Symptom(f"{node.tls.refused} (against {against})", node.spec.name, node.domain)

@@ -149,7 +149,8 @@ RULES: Final = (
         {
             PROXY: "nodes.txt: tls=, and the port that belongs to it",
             ServerSoftware.EJABBERD: "certfiles, c2s_protocol_options, c2s_ciphers; on the listener tls_verify: false",
-            ServerSoftware.PROSODY: "certificates, ssl, c2s_ssl; no fail_if_no_peer_cert in its verify",
+            ServerSoftware.PROSODY: "certificates, ssl, c2s_ssl; no fail_if_no_peer_cert in its verify; with "
+            "tls=direct no verify-name= that is none of its hosts",
             ServerSoftware.MONGOOSEIM: "tls.certfile, tls.keyfile, tls.versions, tls.ciphers in [[listen.c2s]]; "
             'tls.verify_mode = "none", since by default it wants a certificate of the proxy\'s',
             ServerSoftware.OPENFIRE: "the identity store; xmpp.socket.ssl.client.protocols and .ciphersuites; "
