@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from real.programs import Need, require
 
 from cxfr_proxy.admin.metrics.table import METRICS, Metric, MetricType
 from cxfr_proxy.admin.reloads import ReloadPart
@@ -147,9 +147,9 @@ def test_each_alert_has_a_test() -> None:
     assert sorted(tested) == sorted(ALERTS)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed here")
 @pytest.mark.parametrize("command", [("check", RULES), ("test", RULE_TESTS)], ids=["check", "test"])
 def test_prometheus_agrees(command: tuple[str, Path]) -> None:
+    require(Need.PROMTOOL)
     verb, path = command
     done = subprocess.run(["promtool", verb, "rules", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

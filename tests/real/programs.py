@@ -42,6 +42,7 @@ class Need(StrEnum):
     HAPROXY = "haproxy"
     NGINX = "nginx"
     GO_SENDXMPP = "go-sendxmpp"
+    PROMTOOL = "promtool"
 
 
 def which(program: str) -> str | None:
