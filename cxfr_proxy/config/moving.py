@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import values
@@ -18,7 +17,7 @@ from cxfr_proxy.config.choices import (
     WrongNode,
 )
 from cxfr_proxy.config.settings import Group, Reload, repeatable, setting
-from cxfr_proxy.config.values import ClientMatch, DomainRedirect, ValueType
+from cxfr_proxy.config.values import ClientMatch, DomainRedirect
 
 # ruff: noqa: RUF009 - the calls in the dataclass make fields, as dataclasses.field() does
 
@@ -49,7 +48,7 @@ class MovingSettings:
     node_certificate: Path | None = setting(
         Group.MOVING,
         Reload.AT_ONCE,
-        cast("ValueType[Path | None]", values.PATH),
+        values.PATH.or_none,
         None,
         "PEM file with the certificate, and its key unless --node-key names another file, with which the proxy logs in "
         "to nodes that say migrate=external, as any of their users, and resumes sessions there for their clients",
@@ -60,7 +59,7 @@ class MovingSettings:
     node_key: Path | None = setting(
         Group.MOVING,
         Reload.AT_ONCE,
-        cast("ValueType[Path | None]", values.PATH),
+        values.PATH.or_none,
         None,
         "PEM file with the private key of --node-certificate. The proxy does not start if others may read it",
         "Many tools write certificate and key into one file.",

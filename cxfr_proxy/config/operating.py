@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 from cxfr_proxy.config import values
 from cxfr_proxy.config.control_places import default_control
 from cxfr_proxy.config.settings import Group, Reload, Row, repeatable, setting
-from cxfr_proxy.config.values import ListenAddress, ValueType
+from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.events import LogFormat, LogLevel
 
 # ruff: noqa: RUF009 - the calls in the dataclass make fields, as dataclasses.field() does
@@ -39,7 +38,7 @@ class OperatingSettings:
     http: ListenAddress | None = setting(
         Group.OPERATING,
         Reload.RESTART,
-        cast("ValueType[ListenAddress | None]", values.LISTEN),
+        values.LISTEN.or_none,
         None,
         "address that answers by HTTP, or by HTTPS (http-certificate): /metrics, /livez and /readyz to everybody, the "
         "API to those who have a token (http-tokens). Best a loopback address like 127.0.0.1:9222",
@@ -70,7 +69,7 @@ class OperatingSettings:
     http_tokens: Path | None = setting(
         Group.OPERATING,
         Reload.AT_ONCE,
-        cast("ValueType[Path | None]", values.PATH),
+        values.PATH.or_none,
         None,
         "file of the tokens that let somebody use the API by HTTP, one 'role name digest' per line as cxfr-proxy token "
         "makes it; nobody else may be able to read it",
@@ -91,7 +90,7 @@ class OperatingSettings:
     state: Path | None = setting(
         Group.OPERATING,
         Reload.RESTART,
-        cast("ValueType[Path | None]", values.PATH),
+        values.PATH.or_none,
         None,
         "file in which drains, pins, a roll and what was learned of client software outlive the proxy",
         "Beside the control socket it outlives a restart, if the directory does; in /var/lib a reboot as well.",

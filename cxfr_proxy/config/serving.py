@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from cxfr_proxy.cluster.addresses import WebSocketUrl
 from cxfr_proxy.cluster.backends import Backends
@@ -14,7 +14,7 @@ from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.config import values
 from cxfr_proxy.config.choices import ForwardingHeader, ProxyHeaderUse, ReusePort, Route, SaslAuthzid, StartTls
 from cxfr_proxy.config.settings import Group, Reload, Row, repeatable, setting
-from cxfr_proxy.config.values import DomainPolicy, ListenAddress, ListenPath, PeerNetwork, ValueType
+from cxfr_proxy.config.values import DomainPolicy, ListenAddress, ListenPath, PeerNetwork
 
 # ruff: noqa: RUF009 - the calls in the dataclass make fields, as dataclasses.field() does
 
@@ -51,7 +51,7 @@ class ServingSettings:
     backends: Backends | None = setting(
         Group.SERVING,
         Reload.RESTART,
-        cast("ValueType[Backends | None]", values.BACKENDS),
+        values.BACKENDS.or_none,
         None,
         "where the nodes come from: a file that lists them, one per line; SRV records, as in "
         "dns+srv://[SERVER/]_xmpp-client._tcp.example.org; or etcd, which several proxies share, as in "
@@ -229,7 +229,7 @@ class ServingSettings:
     user_map: Path | None = setting(
         Group.SERVING,
         Reload.AT_ONCE,
-        cast("ValueType[Path | None]", values.PATH),
+        values.PATH.or_none,
         None,
         "file that assigns users to nodes, one 'jid node' per line; all other users are placed by the policy",
         "It is for users whose data is on one node. It is a file, so it outlives restarts and other programs can "
@@ -239,7 +239,7 @@ class ServingSettings:
     user_lookup: str | None = setting(
         Group.SERVING,
         Reload.AT_ONCE,
-        cast("ValueType[str | None]", values.LOOKUP_URL),
+        values.LOOKUP_URL.or_none,
         None,
         "HTTP endpoint that assigns users to nodes, asked for users who are not in the user-map. {jid} in the URL "
         "stands for the user; without it ?jid= is added",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from cxfr_proxy.cluster.addresses import (
@@ -57,6 +57,11 @@ class ValueType(Generic[T]):
             return self.read(text)
         except ValueError as exc:
             raise ConfigError(f"expected {self.expected}, found {text!r}") from exc
+
+    @property
+    def or_none(self) -> ValueType[T | None]:
+        """The same for a setting that need not have a value: ``None`` is neither read nor shown."""
+        return cast("ValueType[T | None]", self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def show_certificates(
     context = _context(usual, alpn)
     by_domain = {domain: contexts[each] for domain, each in shown.items()}
     if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
-        context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
+        context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]  # typeshed allows functions alone
     objections = (problem for each in loaded for problem in each.problems)
     uncovered = _without_certificate(domains, by_domain, loaded[0])
     return ShownCertificates(
