@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -14,22 +13,18 @@ from typing import Any
 import pytest
 import trio
 from e2e_proxy import DOMAIN, PATIENCE_SECONDS, Command, all_bound, command, connect, nodes_file, running, until
-from e2e_workers import World, world
+from e2e_talk import PATIENT, balance, come_and_go, talkative
+from e2e_workers import world
 
 from cxfr_proxy.admin.control.client import Result, call
-from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
-from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Security, Traffic
+from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
     return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
-
-
-PATIENT = ("--see-other-host-timeout", "30s", "--node-close-timeout", "30s", "--hard-stop-after", "2m")
 
 
 @contextlib.contextmanager
@@ -51,40 +46,11 @@ async def ask(proxy: Command, command: str, **arguments: object) -> Any:  # deco
     return answer
 
 
-async def talkative(it: World) -> list[DemoClient]:
-    """Two clients of each kind, bound, that say something numbered twenty times a second."""
-    clients = [
-        DemoClient(
-            f"talker{number}@{DOMAIN}",
-            kind,
-            it.proxy.address,
-            rng=random.Random(number),
-            login=ClientLogin(security=list(Security)[1 + number % 2], tls=it.certificate.client_context()),
-            back_off_seconds=0.05,
-            traffic=Traffic(0.05),
-        )
-        for number, kind in enumerate([*ClientKind] * 2)
-    ]
-    async with trio.open_nursery() as starting:
-        for client in clients:
-            starting.start_soon(it.nursery.start, client.run)
-    return clients
-
-
-async def come_and_go(it: World, came: list[str]) -> None:
-    """Log in, leave, and again; a connection that is refused or reset fails the test."""
-    while True:
-        raw = await connect(it.proxy.address, it.certificate.client_context())
-        came.append(await raw.log_in(f"comer{len(came)}"))
-        await raw.close()
-        await trio.sleep(0.02)
-
-
 async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate: DemoCertificate) -> None:
     """What was ordered holds, no number falls, and no session's number comes twice."""
     async with world(tmp_path, certificate, "--transfer-rate", "50", *PATIENT) as it:
         with successors_ended(it.proxy):
-            clients = await talkative(it)
+            clients = await talkative(it, [*ClientKind] * 2)
             await ask(it.proxy, "pin", jid=f"juliet@{DOMAIN}", node="node2")
             before = await ask(it.proxy, "show", what="info")
             came: list[str] = []
@@ -102,12 +68,8 @@ async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate
             assert after["pid"] != before["pid"]
             assert [row["user"] for row in await ask(it.proxy, "show", what="pins")] == [f"juliet@{DOMAIN}"]
             await until(lambda: all_bound(clients))
-            for client in clients:
-                client.quiet()
-            await until(lambda: all(client.account.settled for client in clients))
-            records = it.nodes[0].cluster.records
-            counts = sum((judge(client.account, records) for client in clients), MessageCounts())
-            assert (counts.lost, counts.twice) == (0, 0)
+            tally = await balance(it, clients)
+            assert (tally.lost, tally.twice) == (0, 0)
             assert not [fault for client in clients for fault in client.faults]
             everybody = {client.full_jid for client in clients}
             await it.proxy.logged("transfer", lambda found: everybody <= {each["jid"] for each in found})
