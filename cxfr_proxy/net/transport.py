@@ -89,10 +89,6 @@ class Transport(Protocol):
         """
         ...
 
-    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
-        """Read as :meth:`read_now` does, into ``buffer``, and return how many bytes there were; 0 at the end."""
-        ...
-
     def write_now(self, data: Bytes, /) -> int:
         """Write, and return how many bytes were taken: all, or as many as there was room for."""
         ...
@@ -190,9 +186,6 @@ class PlainTransport(socket.socket):
         """Read as :meth:`read_now` does, but leave the bytes unread."""
         return self.recv(most, socket.MSG_PEEK)
 
-    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
-        return self.recv_into(buffer, most)
-
     # int() returns 0: nothing waits inside a plain socket. A method written in Python would cost a call for each read.
     pending = staticmethod(int)
 
@@ -239,9 +232,6 @@ class TlsTransport(ssl.SSLSocket):
         )
         assert isinstance(wrapped, cls)
         return wrapped
-
-    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
-        return int(self.read(most, buffer))
 
     def write_now(self, data: Bytes, /) -> int:
         return self.write(data) if len(data) <= RECORD_BYTES else self._write_records(data)

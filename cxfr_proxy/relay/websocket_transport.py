@@ -138,11 +138,6 @@ class WebSocketTransport(NativeFrames):
         if self._stream.has_own:
             self.write_own()
 
-    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
-        data = self.read_now(min(most, len(buffer)))
-        buffer[: len(data)] = data
-        return len(data)
-
     def _waits_inside(self) -> bool:
         """Return whether the next read has something to give without another byte from the socket."""
         stream = self._stream

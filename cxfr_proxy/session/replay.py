@@ -75,11 +75,6 @@ class Replay:
         return self._bytes >= self._max_bytes
 
     @property
-    def held_bytes(self) -> int:
-        """How much is kept."""
-        return self._bytes
-
-    @property
     def due(self) -> bool:
         """The node is to be asked for an acknowledgement."""
         unasked = (self.sent - self._asked_at) % MODULUS

@@ -13,7 +13,7 @@ from prometheus_client import parser
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from cxfr_proxy.admin.metrics.exposition import expose
+from cxfr_proxy.admin.metrics.exposition import Exposition, in_parts
 from cxfr_proxy.admin.metrics.reference import render_markdown
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.metrics.table import METRICS, MetricType
@@ -29,6 +29,11 @@ from cxfr_proxy.transfers.statistics import Durations, PastTransfer, Totals, Tra
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
+
+
+def expose(snapshot: MetricsSnapshot, accept: str = "") -> Exposition:
+    content_type, parts = in_parts(snapshot, accept)
+    return Exposition(content_type, b"".join(parts))
 
 
 def statistics() -> TransferStatistics:

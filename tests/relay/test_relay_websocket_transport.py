@@ -237,11 +237,6 @@ class Narrow:
         data, self.incoming = self.incoming[:most], self.incoming[most:]
         return data
 
-    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
-        data = self.read_now(most)
-        buffer[: len(data)] = data
-        return len(data)
-
     def write_now(self, data: Bytes, /) -> int:
         if self.broken:
             raise BrokenPipeError

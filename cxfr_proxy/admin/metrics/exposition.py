@@ -27,16 +27,7 @@ class Exposition:
 
 _PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS: Final = "application/openmetrics-text"
-
-
 _OPENMETRICS_END: Final = b"# EOF\n"
-
-
-def expose(snapshot: MetricsSnapshot, accept: str = "") -> Exposition:
-    """Return the metrics in the format that ``accept``, the request's header, asks for: OpenMetrics if it is named
-    there, otherwise Prometheus' text."""
-    content_type, parts = in_parts(snapshot, accept)
-    return Exposition(content_type, b"".join(parts))
 
 
 def content_type_of(accept: str) -> str:
@@ -46,8 +37,11 @@ def content_type_of(accept: str) -> str:
 
 
 def in_parts(snapshot: MetricsSnapshot, accept: str = "") -> tuple[str, Iterator[bytes]]:
-    """Return the content type, and the page metric by metric: with ten thousand nodes, a metric takes a fiftieth of a
-    second, and there are some fifty."""
+    """Return the content type, and the page metric by metric.
+
+    ``accept`` is the request's header: OpenMetrics if it is named there, otherwise Prometheus' text. With ten thousand
+    nodes, a metric takes a fiftieth of a second, and there are some fifty.
+    """
     content_type = content_type_of(accept)
     if content_type != _PLAIN:
         return content_type, _openmetrics(snapshot)

@@ -132,11 +132,6 @@ class WebSocketStream:
         """
         return self._writer.go_on(ready, data, at, begun)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether our close frame is out, or due."""
-        return self._closed
-
     def ping(self) -> None:
         """Have the client show that it is there: :attr:`awaits_pong` until it has."""
         self._ping_due = self.awaits_pong = True
