@@ -11,7 +11,7 @@ import trio
 from msgspec import Struct
 
 from cxfr_proxy.net.arrival import Arrival
-from cxfr_proxy.net.transport import Transport
+from cxfr_proxy.net.transport import Transport, Verdict
 from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.session.commands import Dial, Event, Reroute, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
@@ -68,6 +68,50 @@ class Leg:
         self.ends_silently = False  # and without close_notify
         self.eof = False
         self.costly = False  # seeing to what it has brought last took long
+
+    def send(self, data: bytes, now: float) -> None:
+        """Send bytes, behind those that wait; what the transport does not take at once waits as well."""
+        if self.unsent:
+            self.unsent += data
+            return
+        transport = self.transport
+        try:
+            sent = transport.write_now(data)
+        except OSError as exc:
+            if transport.judge(exc, Verdict.WAIT_WRITABLE) is Verdict.OVER:
+                return  # it is gone. Reading will say so, behind what it has sent before, which is still wanted
+            sent = 0
+        # The socket's buffer is full. EPOLLOUT will tell when there is room: the caller settles.
+        if sent < len(data):
+            self.unsent += memoryview(data)[sent:]  # a slice of the bytes would copy them twice
+            self.stuck_since = now
+
+    def flush(self, now: float) -> None:
+        """Send what waits, as far as the transport takes it."""
+        if not self.unsent:
+            self.stuck_since = None
+            return
+        try:
+            sent = self.transport.write_now(self.unsent)
+        except OSError as exc:
+            if self.transport.judge(exc, Verdict.WAIT_WRITABLE) is not Verdict.OVER:
+                return
+            sent = len(self.unsent)  # it is gone, as in send()
+        del self.unsent[:sent]
+        # Any byte that was taken starts the time anew: slow is not stuck.
+        self.stuck_since = now if self.unsent else None
+        if not self.unsent:
+            self.live.session.caught_up(self.side, now)
+
+    @property
+    def is_read_first(self) -> bool:
+        """Whether bytes are pending that are still wanted: ending the output would lose them."""
+        return self.transport.pending() > 0 and self.live.session.wants(self.side)
+
+    def end_output(self) -> None:
+        """Half-close it."""
+        self.transport.end_output(silently=self.ends_silently)
+        self.output_ends = False
 
 
 class ReturnedConnection(Struct, frozen=True):

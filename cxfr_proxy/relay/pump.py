@@ -196,7 +196,7 @@ class Pump:
         leg = self._legs[fd].other
         live = leg.live
         try:
-            self._send(leg, data)
+            leg.send(data, self._now)
             self._settle(live)
         except Exception as exc:
             self._fail(live, exc)
@@ -325,7 +325,7 @@ class Pump:
             # wrong.
             if events & ALL_BUT_IN and (leg.unsent or leg.transport.wants_write):
                 leg.transport.write_own()  # first: OpenSSL takes no new data before it has written its own
-                self._flush(leg)
+                leg.flush(self._now)
                 self._settle(live)
             if leg.interest & IN and events & ALL_BUT_OUT:
                 self._read(leg)
@@ -402,41 +402,9 @@ class Pump:
         if lane.has_events:
             self._look(leg, live.session.receive_scanned, leg.side, ready)
         elif ready:
-            self._send(other, ready)
+            other.send(ready, self._now)
             if other.unsent:
                 self._settle(live)
-
-    def _send(self, leg: Leg, data: bytes) -> None:
-        if leg.unsent:
-            leg.unsent += data
-            return
-        transport = leg.transport
-        try:
-            sent = transport.write_now(data)
-        except OSError as exc:
-            if transport.judge(exc, Verdict.WAIT_WRITABLE) is Verdict.OVER:
-                return  # it is gone. Reading will say so, behind what it has sent before, which is still wanted
-            sent = 0
-        # The socket's buffer is full. EPOLLOUT will tell when there is room: the caller settles.
-        if sent < len(data):
-            leg.unsent += memoryview(data)[sent:]  # a slice of the bytes would copy them twice
-            leg.stuck_since = self._now
-
-    def _flush(self, leg: Leg) -> None:
-        if not leg.unsent:
-            leg.stuck_since = None
-            return
-        try:
-            sent = leg.transport.write_now(leg.unsent)
-        except OSError as exc:
-            if leg.transport.judge(exc, Verdict.WAIT_WRITABLE) is not Verdict.OVER:
-                return
-            sent = len(leg.unsent)  # it is gone, as in _send
-        del leg.unsent[:sent]
-        # Any byte that was taken starts the time anew: slow is not stuck.
-        leg.stuck_since = self._now if leg.unsent else None
-        if not leg.unsent:
-            leg.live.session.caught_up(leg.side, self._now)
 
     # --- carrying out
 
@@ -458,7 +426,7 @@ class Pump:
                     self._now = trio.current_time()
                 for command in joined(decide(*about, self._now)):
                     if type(command) is Send:
-                        self._send(live.legs[command.side], command.data)
+                        live.legs[command.side].send(command.data, self._now)
                     else:
                         self._carry_out(live, command)
                 self._settle(live)
@@ -510,8 +478,8 @@ class Pump:
         for leg in live.legs:
             if leg.fd < 0:
                 continue
-            if leg.output_ends and not leg.unsent and not self._is_read_first(leg):
-                self._end_output(leg)
+            if leg.output_ends and not leg.unsent and not leg.is_read_first:
+                leg.end_output()
             interest = OUT if leg.unsent or leg.transport.wants_write else 0
             if self._may_read(leg):
                 if leg.costly or session.is_behind(leg.side):
@@ -544,16 +512,6 @@ class Pump:
         """Return when bytes came last, from either side."""
         return self._poller.last_heard(live)
 
-    @staticmethod
-    def _is_read_first(leg: Leg) -> bool:
-        """Return whether bytes are pending that are still wanted: ending the output would lose them."""
-        return leg.transport.pending() > 0 and leg.live.session.wants(leg.side)
-
-    @staticmethod
-    def _end_output(leg: Leg) -> None:
-        leg.transport.end_output(silently=leg.ends_silently)
-        leg.output_ends = False
-
     def _close(self, live: LiveSession, *, at_once: bool) -> None:
         live.closing = True
         self.drop_spare_node(live)
@@ -585,7 +543,7 @@ class Pump:
         if leg.unsent:
             emit(_log, "bytes-dropped", session=leg.live.id, side=leg.side.name.lower(), bytes=len(leg.unsent))
         elif leg.output_ends:
-            self._end_output(leg)
+            leg.end_output()
         elif leg.transport.wants_write:
             leg.transport.write_own()  # it may be the closing alert, and there may be room for it by now
         self._forget(leg)

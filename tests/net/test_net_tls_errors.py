@@ -157,7 +157,7 @@ async def test_the_end_of_a_session_by_a_reset_is_no_other_s(contexts: Contexts)
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     socket.socket.close(far)
     for data in (MESSAGE, MESSAGE):
-        other.pump._send(other.live.legs[CLIENT], data)
+        other.live.legs[CLIENT].send(data, trio.current_time())
     _tell_record_begins(innocent)
     assert innocent.seen.told == []
     assert openssl.ERR_peek_error() == 0
