@@ -7,6 +7,7 @@ commands        commands to the relay, and the events that a session reports
 policy          the settings that a session needs, and its questions to the rest of the proxy
 parts           the parts of one session, each with its own fields
 legs            the client's and the node's side: what may still be read and written
+injecting       puts stanzas into the streams and takes some out, with the counts
 accounting      XEP-0198 counts that stay true although stanzas were injected or swallowed
 opening         exists only until the client is bound
 transfer        exists only while the client is being moved
@@ -15,7 +16,8 @@ exchange        exists only while the node's leg is exchanged
 stand_in        exists only while the proxy speaks XEP-0198 with the node and the client does not
 replay          stanzas that the node has not acknowledged, to be sent again where the session is resumed
 client_stream   reads the client's stream
-node_stream     reads the node's stream, and deals with its end
+node_stream     reads the node's stream
+node_end        says what follows for the client when the node's stream ends
 climbing        the ladder, climbed: one rung after the other until the client has left
 ladder          chooses the next way to tell this client to move
 ending          the last things between node and client, and the end of both streams

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.session import climbing, ending, exchanging, standing_in
+from cxfr_proxy.session import climbing, ending, exchanging, injecting, standing_in
 from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Reroute, Side, Upgrade
 from cxfr_proxy.session.node_owes import End
@@ -271,8 +271,8 @@ def _take_answer(parts: Parts, data: bytes, position: int) -> bool:
         return False
     # An answer that is late, to a request of an earlier transfer, or to the ping that replaced a forged one.
     if transfer is None or answer.id != transfer.iq_id:
-        return parts.takes_pong(answer, position)
-    parts.swallow_up(position)
+        return injecting.takes_pong(parts, answer, position)
+    injecting.swallow_up(parts, position)
     if transfer.is_question:
         _on_answer(parts, answer)
     return True

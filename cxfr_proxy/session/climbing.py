@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from cxfr_proxy.session import ending, exchanging
+from cxfr_proxy.session import ending, exchanging, injecting
 from cxfr_proxy.session.client_software import habit_of
 from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import Answered, Asked, Learned, MigrationFailed, Outcome, Redirected
@@ -92,7 +92,7 @@ def send_request_if_due(parts: Parts) -> None:
     """Send a request that waits for a boundary, if there is one behind the last chunk from the node."""
     transfer = parts.transfer
     if transfer is not None and transfer.due and not parts.node.lane.cutting and parts.client.writable:
-        parts.inject_down(transfer.take_iq())
+        injecting.inject_down(parts, transfer.take_iq())
 
 
 def learn(parts: Parts, knows_cxfr: bool | None) -> None:

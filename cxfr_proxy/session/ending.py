@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cxfr_proxy.session import standing_in
+from cxfr_proxy.session import injecting, standing_in
 from cxfr_proxy.session.closing import Farewell, LastQuestion
 from cxfr_proxy.session.commands import (
     Close,
@@ -66,7 +66,7 @@ def ask_and_close(parts: Parts, farewell: Farewell) -> None:
     else:
         ping = connection_transfer.new_id(parts.policy.surroundings.new_token())
         closing.ask(LastQuestion(ping))
-        parts.inject_up(stanza.ping(ping, to=parts.domain))  # a node that has read <enable/> counts it
+        injecting.inject_up(parts, stanza.ping(ping, to=parts.domain))  # a node that has read <enable/> counts it
         _wait(parts, timeouts.node_close_timeout)
     # A transfer ends when the client leaves, so that it is reported with the rung that did it.
     if parts.state is not State.TRANSFERRING:

@@ -16,7 +16,7 @@ another node in the place of the client. These steps keep it so that nothing is 
    forwarded are dropped, by count; the client has got them. From there on both streams are as they were.
 
 A failure in the first two steps leaves the old leg as it was, and the ladder goes on (:func:`.climbing.on_stuck`). In
-the third the node counts as lost, and the client is told to move (:func:`.node_stream.on_no_resumption`). In the fourth
+the third the node counts as lost, and the client is told to move (:func:`.node_end.on_no_resumption`). In the fourth
 the session is with the new node already.
 
 *Recovery.* If the connection to a node breaks, the node keeps the session, and the proxy has kept what the node may not

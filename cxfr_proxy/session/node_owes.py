@@ -18,7 +18,7 @@ its own fault   counts                counts           counts            counts
 
 (1) It may have had enough of a client that tries one password after the other. (2) If it has owed the answer for
 :data:`OWED_SECONDS`, and the client, which has waited as long, leaves, or its time for a login is over. *Its own fault*
-are stream errors that say so (:mod:`.node_stream`). A wrong password, an unknown user or domain, and a login that is
+are stream errors that say so (:mod:`.node_end`). A wrong password, an unknown user or domain, and a login that is
 too slow on the client's side never count. Nothing counts either once the client has sent something that is no part of a
 login, or has spoken out of turn: nobody knows what a node makes of that.
 """
@@ -83,7 +83,7 @@ class Turn:
         """The client has done something other than log in."""
         self._since = math.inf
         self._asked = False  # a login was sent before the greeting
-        self._challenged = False
+        self._challenged = False  # nothing is owed, for the client has to respond
 
     def _owe(self, what: Owes, since: float) -> None:
         self.owes, self._since, self._challenged = what, since, False

@@ -17,9 +17,10 @@ part            owns
 
 A part's fields are written in its own file and nowhere else. Functions that take all parts contain what happens between
 them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
-:mod:`.exchanging` (the exchange of the node's leg), :mod:`.standing_in` (XEP-0198 in the client's place) and
-:mod:`.ending` (how everything ends). They write no field: they
-call the parts' own methods, and those here for what concerns several parts.
+:mod:`.exchanging` (the exchange of the node's leg), :mod:`.standing_in` (XEP-0198 in the client's place),
+:mod:`.injecting` (stanzas put in and taken out), :mod:`.node_end` (what follows when the node's stream ends) and
+:mod:`.ending` (how everything ends). They write no field: they call the parts' own methods, and those here for what
+concerns several parts.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ from cxfr_proxy.session.replay import Replay
 from cxfr_proxy.session.stand_in import StandIn
 from cxfr_proxy.session.tables import TRANSITIONS, Exchanging, Incoming, State, Transition, Where
 from cxfr_proxy.session.transfer import TransferAttempt
-from cxfr_proxy.xmpp.connection_transfer import TransferAnswer
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
@@ -446,70 +446,6 @@ class Parts:
             question.withhold(data)
         else:
             self.pass_down(data)
-
-    # --- adding stanzas and taking some, so that the counts stay true
-
-    def inject_down(self, data: bytes) -> None:
-        """Send the client a stanza of the proxy's, at the node's last boundary."""
-        self.accounting.management.injected_down(self.node.lane.stanzas_dealt_with)
-        self.send(_CLIENT, data)
-        self._note_shift()
-
-    def inject_up(self, data: bytes) -> None:
-        """Send the node a stanza of the proxy's, at the client's last boundary."""
-        self.accounting.management.injected_up(self.client.lane.stanzas_dealt_with)
-        self.pass_stanza_up(data)
-        if self.exchange is not None and self.exchange.state is Exchanging.SETTLING:
-            self.send(_NODE, self.accounting.request())  # the one before does not cover it
-        self._note_shift()
-
-    def swallow_down(self, position: int) -> None:
-        """Keep the node's stanza at that position from the client."""
-        # A client that has its last bytes will get this again when it resumes. The node may be repeating itself by now,
-        # so the position says nothing.
-        if self.client.writable:
-            self.accounting.management.swallowed_down(position)
-            self._note_shift()
-
-    def swallow_up(self, position: int) -> None:
-        """Keep the client's stanza at that position from the node."""
-        self.accounting.management.swallowed_up(position)
-        self._note_shift()
-
-    def replace_down(self, position: int, reply: bytes | None) -> None:
-        """Keep the node's stanza at that position from the client, put a ping in its place if stanzas are counted, and
-        answer it with ``reply``, if there is one."""
-        accounting = self.accounting
-        # "Counting" begins with <enable/>: the node may confirm it, and then the stanza has counted.
-        counted = accounting.management.counting and self.state is not _NEGOTIATING
-        if self.client.writable and counted:
-            self.send(
-                _CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.surroundings.new_token)
-            )
-        else:
-            self.swallow_down(position)
-        if reply is not None and self.node.writable:
-            # Without a reply the client's answer goes to the node, which has no use for it, but counts it.
-            if counted:
-                accounting.expect_pong()
-            self.inject_up(reply)
-
-    def takes_pong(self, answer: TransferAnswer, position: int) -> bool:
-        """Return whether the client's stanza at that position makes up for a reply of the proxy's. Then the node does
-        not see it."""
-        if not self.accounting.take_pong(answer):
-            return False
-        self.swallow_up(position)
-        if self.node.writable and self.accounting.management.on:
-            # From then on nobody has to know that anything happened.
-            self.send(_NODE, self.accounting.request())
-        return True
-
-    def _note_shift(self) -> None:
-        self.choose_reading()
-        shift = self.accounting.shift
-        if shift is not None and self.state is not State.CLOSED:
-            self.report(shift)
 
     # --- what is known of the client
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Final
 
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_stream, standing_in
+from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_end, node_stream, standing_in
 from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.commands import EarlyLogin, Forgo, Outcome, Reason, SessionCommand, Side
 from cxfr_proxy.session.ladder import Order, Rung
@@ -243,7 +243,7 @@ class Session:
         if side is _CLIENT:
             client_stream.on_eof(self._parts)
         else:
-            node_stream.on_eof(self._parts)
+            node_end.on_eof(self._parts)
         return self._parts.take()
 
     def client_at_fault(self, condition: str, text: str, now: float) -> list[SessionCommand]:
@@ -304,13 +304,13 @@ class Session:
         if parts.movable:
             transfer = parts.begin_transfer(order)
             # A dead node is given up first, so that the rungs are chosen without it; giving it up may end the session.
-            if not order.node_dead or node_stream.on_death(parts):
+            if not order.node_dead or node_end.on_death(parts):
                 climbing.climb(parts, transfer, first=True)
         elif parts.state is State.NEGOTIATING and order.node_dead:
-            node_stream.on_death(parts)
+            node_end.on_death(parts)
         elif parts.broken:
             if order.hurried or order.node_dead:
-                node_stream.on_no_recovery(parts, "there was no time to take it up again")
+                node_end.on_no_recovery(parts, "there was no time to take it up again")
         elif order.hurried and transfer is not None and transfer.is_question:
             # Only a question can be hurried: any other rung has begun to end the stream.
             transfer.hurry(order)
@@ -376,7 +376,7 @@ class Session:
 def _on_stuck(parts: Parts, why: str, outcome: Outcome, *, reachable: bool = True) -> None:
     """Go on without the leg that was waited for. Where there is no other one, the node counts as lost."""
     if parts.broken:
-        node_stream.on_no_recovery(parts, why, reachable=reachable)
+        node_end.on_no_recovery(parts, why, reachable=reachable)
     else:
         climbing.on_stuck(parts, why, outcome, reachable=reachable)
 
@@ -390,13 +390,13 @@ def _on_deadline(parts: Parts) -> None:
             ending.say_farewell(parts)  # the node took too long to close
     # Two limits use the one timer while negotiating; the earlier one is for the greeting.
     elif opening is not None and parts.now < opening.bind_by:
-        node_stream.on_no_greeting(parts)
+        node_end.on_no_greeting(parts)
     elif opening is not None:
         ending.blame_node(parts, End.SILENCE)
         error = ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long")
         client_stream.on_fault(parts, error, Reason.TIMED_OUT)
     elif parts.where is Where.RESUMING:
-        node_stream.on_no_resumption(parts)
+        node_end.on_no_resumption(parts)
     elif parts.exchange is not None and (parts.on_old_leg or parts.broken):
         _on_stuck(parts, exchanging.why_late(parts.exchange), Outcome.SILENT)
     elif parts.state is State.TRANSFERRING and transfer is not None:

@@ -49,3 +49,43 @@ def test_nothing_is_inherited(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ClassDef):
             assert {ast.unparse(base) for base in node.bases} <= BASES, node.name
+
+
+FLAGS: Final = {
+    "ClientLeg.wanted": "follows from a state, and is asked at every turn",
+    "NodeLeg.wanted": "likewise",
+    "Opening.header_may_repeat": "some clients send their first header twice",
+    "Replay.trusted": "a node may count otherwise, whatever else is under way",
+    "TransferAttempt.recalled": "an order may be taken back at any point of its rung",
+    "Turn.odd": "a client that has done something else stays suspicious, whoever owes an answer",
+    "Turn._asked": "a login may come before the greeting, which is owed first",
+    "Turn._challenged": "with nothing owed, it is the client's turn to respond or to begin",
+}
+"""Fields that are true or false and change: all that is not in the tables of states, and why it is independent of them.
+A fact that never changes, such as that the client is on TLS, is no flag."""
+
+
+def flags(owner: ast.ClassDef) -> set[str]:
+    """The fields of a class that its methods set to true or false."""
+    return {
+        f"{owner.name}.{target.attr}"
+        for node in ast.walk(owner)
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and is_truth_value(node.value)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"
+    }
+
+
+def is_truth_value(node: ast.expr | None) -> bool:
+    match node:
+        case ast.Constant(value=bool()) | ast.Compare() | ast.UnaryOp(op=ast.Not()):
+            return True
+        case ast.BoolOp(values=values):
+            return all(map(is_truth_value, values))
+        case _:
+            return False
+
+
+def test_flags_beside_the_tables_are_few_and_have_a_reason() -> None:
+    classes = (node for path in FILES for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    assert {flag for node in classes if isinstance(node, ast.ClassDef) for flag in flags(node)} == FLAGS.keys()

@@ -36,8 +36,8 @@ from cxfr_proxy.session import (
     ending,
     exchange,
     legs,
+    node_end,
     node_owes,
-    node_stream,
     opening,
     stand_in,
     tables,
@@ -207,7 +207,7 @@ def walked() -> Walked:
         for module in (closing, exchange, legs, opening, stand_in, transfer):
             patch.setattr(module, "follow", following)
         patch.setattr(Parts, "go", going)
-        patch.setattr(node_stream, "NODE_REACTIONS", Reactions(NODE_REACTIONS))
+        patch.setattr(node_end, "NODE_REACTIONS", Reactions(NODE_REACTIONS))
         for scene in SCENES:
             scene()
         for did, where in NODE_REACTIONS:
