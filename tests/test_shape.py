@@ -273,6 +273,73 @@ def test_constructors_take_few_arguments() -> None:
     assert wide == WIDE_RECORDS.keys()
 
 
+# --- one place for what there is one of
+
+
+def constructing(name: str) -> list[str]:
+    """The modules in which an object of that class is made, once for each place."""
+    return [
+        module.removeprefix("cxfr_proxy.")
+        for module, path in SOURCES.items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name
+    ]
+
+
+def test_a_running_proxy_is_put_together_in_one_way() -> None:
+    """A worker of its own process and the one in the supervisor's are the same, over another channel."""
+    assert constructing("Supervisor") == ["proxy"]
+    assert constructing("Worker") == ["worker.in_process", "worker.process"]
+    assert constructing("Service") == ["worker.parts"]
+    assert constructing("Pump") == constructing("ClientServer") == ["worker.service"]
+
+
+PLAIN_OR_TLS: Final = {"PlainTransport", "TlsTransport", "SSLSocket", "SSLObject", "SSLStream"}
+ASKING_PLAIN_OR_TLS: Final = {
+    "net.endpoint",  # asserts that TLS has not begun before it begins
+    "doctor.examining.handshake",  # whether there is a certificate to be read
+}
+
+
+def test_nobody_asks_whether_a_connection_is_plain_or_tls() -> None:
+    """A transport knows that itself, see net/transport.py."""
+    asking = {
+        module.removeprefix("cxfr_proxy.")
+        for module, path in SOURCES.items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and _names(node.args[1]) & PLAIN_OR_TLS
+    }
+    assert {module for module in asking if room_of(f"cxfr_proxy.{module}") != "demo"} == ASKING_PLAIN_OR_TLS
+
+
+QUESTIONS: Final = "cxfr_proxy.ipc.questions"
+ANSWERS: Final = "cxfr_proxy.worker.queries"
+
+
+def questions() -> Iterator[str]:
+    for node in ast.parse(SOURCES[QUESTIONS].read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef) and any(
+            ast.unparse(base).startswith("WorkerQuestion[") for base in node.bases
+        ):
+            yield node.name
+
+
+def test_a_question_to_the_workers_is_known_in_two_files() -> None:
+    """And to the supervisor's part that asks it."""
+    known = {
+        question: {
+            module
+            for module, path in SOURCES.items()
+            if re.search(rf"\b{question}\b", path.read_text("utf-8")) and room_of(module) != "supervisor"
+        }
+        for question in questions()
+    }
+    # Settings are more than a question: a worker begins with them, too.
+    assert known.pop("TakeSettings") == {QUESTIONS, ANSWERS, "cxfr_proxy.ipc.messages", "cxfr_proxy.worker.parts"}
+    assert all(modules == {QUESTIONS, ANSWERS} for modules in known.values()), known
+    assert len(known) > 10
+
+
 # --- the map
 
 
