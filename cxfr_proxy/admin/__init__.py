@@ -21,8 +21,10 @@ latest_events the latest events of the log that are worth showing
 history       the last hour in numbers; transfers by software
 feed          who watches is woken by what changes
 reloads       what became of reading each file last
-rows          what is told, flat, the same for people and for programs
-live_rows     more of them, that are told live
+rows          what can be seen, flat, the same for people and for programs
+order_rows    likewise, what an order would do, and how far it is
+live_rows     likewise, what is told live and not shown
+answers       what commands answer: rows, or a few words
 views         THE table of what can be seen: columns, and where rows come from
 text          rows as aligned tables
 sentences     single answers in words

@@ -15,26 +15,23 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Raw
 from msgspec.structs import replace
 
+from cxfr_proxy.admin.answers import MessageRow, Note, ReloadFaults
 from cxfr_proxy.admin.arguments import BadArguments
 from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.admin.latest_events import error_rows
-from cxfr_proxy.admin.rows import (
+from cxfr_proxy.admin.order_rows import (
     DrainPlan,
     DrainProgress,
-    ErrorRow,
-    EventRow,
-    MessageRow,
-    Note,
     Progress,
     RebalancePlan,
     RebalanceProgress,
-    ReloadFaults,
     RestartProgress,
     Returning,
     RollPlan,
     RollProgress,
     UpgradeProgress,
 )
+from cxfr_proxy.admin.rows import ErrorRow, EventRow
 from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:  # the command line reads the table of commands, and starts faster without the parts of a proxy

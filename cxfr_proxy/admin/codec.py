@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from cxfr_proxy.admin.rows import SingleAnswer
+from cxfr_proxy.admin.answers import SingleAnswer
 
 ROWS_AT_A_TIME: Final = 1000
 """Rows encoded between two checkpoints: some tenths of a millisecond, in which no other session is served."""

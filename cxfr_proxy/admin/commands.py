@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.admin import actions
 from cxfr_proxy.admin.actions import ReportProgress
+from cxfr_proxy.admin.answers import CommandAnswer, Note, ReloadFaults
 from cxfr_proxy.admin.arguments import Argument, Arguments, BadArguments, read_arguments
 from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
 from cxfr_proxy.admin.callers import Caller, Role, Way
-from cxfr_proxy.admin.rows import CommandAnswer, Note, Progress, ReloadFaults
+from cxfr_proxy.admin.order_rows import Progress
 from cxfr_proxy.admin.views import VIEWS, View
 from cxfr_proxy.config import values
 from cxfr_proxy.errors import ConfigError

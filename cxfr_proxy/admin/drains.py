@@ -9,8 +9,8 @@ from functools import partial
 import trio
 
 from cxfr_proxy.admin.feed import ChangeFeed, follow
+from cxfr_proxy.admin.order_rows import DrainPlan, DrainProgress, PlannedTarget, RungCounts
 from cxfr_proxy.admin.parts import AutoRebalance, Drainer, Peers, Sessions
-from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget, RungCounts
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError

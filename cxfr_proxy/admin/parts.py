@@ -12,16 +12,15 @@ from typing import Protocol
 
 from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.live_rows import SummaryRow
+from cxfr_proxy.admin.order_rows import RestartProgress, UpgradeProgress
 from cxfr_proxy.admin.rows import (
     EventRow,
     InfoRow,
     ProxyRow,
-    RestartProgress,
     SessionDetailsRow,
     SettingRow,
     SourceRow,
     TransferRow,
-    UpgradeProgress,
     WorkerRow,
 )
 from cxfr_proxy.cluster.plan import DrainForecast

@@ -8,8 +8,8 @@ from functools import partial
 import trio
 
 from cxfr_proxy.admin.feed import ChangeFeed, follow
+from cxfr_proxy.admin.order_rows import PlannedMove, RebalancePlan, RebalanceProgress, Returning
 from cxfr_proxy.admin.parts import AutoRebalance, Drainer, Sessions
-from cxfr_proxy.admin.rows import PlannedMove, RebalancePlan, RebalanceProgress, Returning
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError

@@ -10,8 +10,9 @@ import trio
 
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.feed import ChangeFeed, follow
+from cxfr_proxy.admin.order_rows import ForetoldRestart, RollPlan, RollProgress
 from cxfr_proxy.admin.parts import Drainer, Roller, Sessions
-from cxfr_proxy.admin.rows import ForetoldRestart, RollPlan, RollProgress, RollRow
+from cxfr_proxy.admin.rows import RollRow
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.cluster.roll import Roll, RollStep, foretell

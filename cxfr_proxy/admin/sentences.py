@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from cxfr_proxy.admin.answers import MessageRow, ReloadFaults, SingleAnswer
 from cxfr_proxy.admin.codec import as_json
-from cxfr_proxy.admin.rows import (
+from cxfr_proxy.admin.order_rows import (
     DrainPlan,
     DrainProgress,
     ForetoldRestart,
-    MessageRow,
     PlannedMove,
     PlannedTarget,
     Progress,
     RebalancePlan,
     RebalanceProgress,
-    ReloadFaults,
     RestartProgress,
     RollPlan,
     RollProgress,
-    SingleAnswer,
     UpgradeProgress,
     UpgradeStep,
 )

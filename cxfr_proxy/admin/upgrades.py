@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from cxfr_proxy.admin.feed import ChangeFeed, follow
+from cxfr_proxy.admin.order_rows import UpgradeProgress
 from cxfr_proxy.admin.parts import ProxyUpgrades
-from cxfr_proxy.admin.rows import UpgradeProgress
 from cxfr_proxy.errors import ConfigError
 
 

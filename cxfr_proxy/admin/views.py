@@ -13,19 +13,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.admin.actions import ReportProgress, list_errors, list_events, list_sessions
+from cxfr_proxy.admin.answers import CommandAnswer
 from cxfr_proxy.admin.arguments import Argument, Arguments
+from cxfr_proxy.admin.order_rows import ForetoldRestart, PlannedMove, PlannedTarget
 from cxfr_proxy.admin.rows import (
-    CommandAnswer,
     ErrorRow,
     EventRow,
-    ForetoldRestart,
     HistoryRow,
     InfoRow,
     NodeRow,
     OperatorRow,
     PinRow,
-    PlannedMove,
-    PlannedTarget,
     ProxyRow,
     RollRow,
     SessionDetailsRow,

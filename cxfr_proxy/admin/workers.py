@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from cxfr_proxy.admin.feed import ChangeFeed, follow
+from cxfr_proxy.admin.order_rows import RestartProgress
 from cxfr_proxy.admin.parts import Restarts, Sessions
-from cxfr_proxy.admin.rows import RestartProgress, WorkerRow
+from cxfr_proxy.admin.rows import WorkerRow
 from cxfr_proxy.errors import ConfigError
 
 

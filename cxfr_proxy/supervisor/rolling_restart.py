@@ -12,7 +12,7 @@ import logging
 import trio
 
 from cxfr_proxy.admin.feed import ChangeFeed
-from cxfr_proxy.admin.rows import RestartProgress
+from cxfr_proxy.admin.order_rows import RestartProgress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots

@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from cxfr_proxy.admin.feed import ChangeFeed
-from cxfr_proxy.admin.rows import UpgradeProgress, UpgradeStep
+from cxfr_proxy.admin.order_rows import UpgradeProgress, UpgradeStep
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.messages import EarlierNews, TransferEnded

@@ -23,7 +23,7 @@ from cxfr_proxy.admin.http import api
 from cxfr_proxy.admin.http.exchange import HttpAnswer, PageRequest
 from cxfr_proxy.admin.http.paths import BASE, path_of
 from cxfr_proxy.admin.http.tokens import TokenList
-from cxfr_proxy.admin.rows import RestartProgress
+from cxfr_proxy.admin.order_rows import RestartProgress
 from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.config.table import Config
 

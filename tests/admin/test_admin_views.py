@@ -9,10 +9,12 @@ import msgspec
 import pytest
 from fake_console import OPERATOR, FakeConsole
 
-from cxfr_proxy.admin import rows, sentences
+from cxfr_proxy.admin import answers, live_rows, order_rows, rows, sentences
+from cxfr_proxy.admin.answers import MessageRow
 from cxfr_proxy.admin.codec import as_json, encode, read_answer
 from cxfr_proxy.admin.commands import execute
-from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, MessageRow, OperatorRow, PlannedTarget, RestartProgress
+from cxfr_proxy.admin.order_rows import DrainPlan, DrainProgress, PlannedTarget, RestartProgress
+from cxfr_proxy.admin.rows import OperatorRow
 from cxfr_proxy.admin.text import record, table
 from cxfr_proxy.admin.views import COLUMNS_OF_PLANS, VIEWS, Style, View
 
@@ -23,7 +25,12 @@ async def _ignore(row: object) -> None:
     pass
 
 
-KINDS = [kind for kind in vars(rows).values() if isinstance(kind, type) and issubclass(kind, OperatorRow)]
+KINDS = {
+    kind
+    for module in (rows, order_rows, live_rows, answers)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, OperatorRow)
+}
 
 
 @pytest.mark.parametrize(

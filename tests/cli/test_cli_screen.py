@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.admin.rows import DrainProgress, Progress, RebalanceProgress, RestartProgress, UpgradeProgress
+from cxfr_proxy.admin.order_rows import DrainProgress, Progress, RebalanceProgress, RestartProgress, UpgradeProgress
 from cxfr_proxy.admin.sentences import progress_bar, progress_line
 from cxfr_proxy.admin.text import WIDEST_CELL, clean, cut, table, width
 from cxfr_proxy.admin.views import VIEWS

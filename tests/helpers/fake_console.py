@@ -27,29 +27,32 @@ from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.live_rows import SummaryRow
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import About, Peers, Reloader, Roller, SessionLists, SettingsControl
-from cxfr_proxy.admin.pins import PinControl
-from cxfr_proxy.admin.rebalances import RebalanceControl
-from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
-from cxfr_proxy.admin.rolls import RollControl
-from cxfr_proxy.admin.rows import (
+from cxfr_proxy.admin.order_rows import (
     DrainPlan,
     DrainProgress,
-    EventRow,
     ForetoldRestart,
-    HistoryRow,
-    InfoRow,
-    NodeRow,
-    PinRow,
     PlannedMove,
     PlannedTarget,
-    ProxyRow,
     RebalancePlan,
     RebalanceProgress,
     RestartProgress,
     Returning,
     RollPlan,
     RollProgress,
+    UpgradeProgress,
+)
+from cxfr_proxy.admin.parts import About, Peers, Reloader, Roller, SessionLists, SettingsControl
+from cxfr_proxy.admin.pins import PinControl
+from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
+from cxfr_proxy.admin.rolls import RollControl
+from cxfr_proxy.admin.rows import (
+    EventRow,
+    HistoryRow,
+    InfoRow,
+    NodeRow,
+    PinRow,
+    ProxyRow,
     RollRow,
     SessionDetailsRow,
     SessionRow,
@@ -57,7 +60,6 @@ from cxfr_proxy.admin.rows import (
     SoftwareRow,
     SourceRow,
     TransferRow,
-    UpgradeProgress,
     WorkerRow,
 )
 from cxfr_proxy.admin.upgrades import UpgradeControl

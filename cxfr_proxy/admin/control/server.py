@@ -21,11 +21,11 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy.admin.answers import Note
 from cxfr_proxy.admin.callers import Caller, Role, Way
 from cxfr_proxy.admin.codec import json_pieces
 from cxfr_proxy.admin.control.peer import peer_of
 from cxfr_proxy.admin.control.socket_file import SocketFile, inherited_socket_file, socket_file
-from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.listen import serve_streams

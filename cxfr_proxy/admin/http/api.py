@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from cxfr_proxy import __version__
+from cxfr_proxy.admin.answers import CommandAnswer, Note, ReloadFaults
 from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
 from cxfr_proxy.admin.codec import json_pieces
 from cxfr_proxy.admin.commands import COMMANDS, Command, execute
@@ -35,7 +36,7 @@ from cxfr_proxy.admin.http.pages import READING
 from cxfr_proxy.admin.http.paths import BASE, BY_PATH, EVENTS, OPENAPI, path_of
 from cxfr_proxy.admin.http.refusals import refusal
 from cxfr_proxy.admin.http.streams import FeedStream, OpenStreams, OrderStream
-from cxfr_proxy.admin.rows import CommandAnswer, Note, Progress, ReloadFaults
+from cxfr_proxy.admin.order_rows import Progress
 from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:

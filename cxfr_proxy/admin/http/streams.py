@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from cxfr_proxy import __version__
+from cxfr_proxy.admin.answers import Note
 from cxfr_proxy.admin.callers import Caller
 from cxfr_proxy.admin.codec import encode, json_pieces
 from cxfr_proxy.admin.commands import Command, execute
@@ -19,7 +20,7 @@ from cxfr_proxy.admin.http.live import LiveView
 from cxfr_proxy.admin.http.refusals import refusal
 from cxfr_proxy.admin.http.sse import BEGINNING, HEARTBEAT, RETRY_SECONDS, sse_event
 from cxfr_proxy.admin.http.topics import TOPICS
-from cxfr_proxy.admin.rows import Note, Progress
+from cxfr_proxy.admin.order_rows import Progress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import address_range
 from cxfr_proxy.tasks import Task, isolated
