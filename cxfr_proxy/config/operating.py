@@ -49,7 +49,7 @@ class OperatingSettings:
     http_certificate: Path | None = setting(
         Group.OPERATING,
         Reload.AT_ONCE,
-        cast("ValueType[Path | None]", values.PATH),
+        values.PATH.or_none,
         None,
         "PEM file with the certificate chain for HTTPS, and its key unless --http-key names another file; http speaks "
         "nothing else then. Both files are followed: a certificate that is renewed there is used by itself",
@@ -60,7 +60,7 @@ class OperatingSettings:
     http_key: Path | None = setting(
         Group.OPERATING,
         Reload.AT_ONCE,
-        cast("ValueType[Path | None]", values.PATH),
+        values.PATH.or_none,
         None,
         "PEM file with the private key of --http-certificate",
         "Many tools write certificate and key into one file.",
