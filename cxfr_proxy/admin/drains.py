@@ -106,7 +106,8 @@ class DrainControl:
             inactive=plan.inactive,
             targets=targets,
             rate=rate,
-            seconds=plan.seconds(rate, grace=grace, deadline=deadline),
+            seconds=plan.seconds(rate, grace=grace, deadline=deadline, paced_rate=self._drainer.paced_rate),
+            paced_rate=self._drainer.paced_rate,
             stay_down=plan.stay_down,
             migrate=plan.migrate,
             refuses_logins=self.refused_without(node),
@@ -180,6 +181,8 @@ class DrainControl:
             waiting_reason="the drain was called off" if undrained else drain.reason or _not_all(elsewhere),
             settling_seconds=drain.settling_seconds(now),
             rungs=_rungs(self._sessions.statistics.tried_on(drain.node) - drain.tried_before),
+            per_second=drain.per_second if left and not drain.over else None,
+            paced_by=self._sessions.moves().reason if left and not drain.over else None,
         )
 
     def _is_safe(self, drain: Drain, left: int) -> bool:

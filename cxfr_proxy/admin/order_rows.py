@@ -46,6 +46,10 @@ class DrainProgress(OperatorRow, frozen=True):
     ``None``: it has sessions, or has settled."""
     rungs: list[RungCounts] = field(default_factory=list)
     """The rungs that were tried, in the ladder's order; transfers that are over, whatever their trigger."""
+    per_second: float | None = None
+    """How many clients have moved a second of late; ``None``: too little was seen."""
+    paced_by: str | None = None
+    """Why the proxy takes no more sessions to other nodes at once; ``None``: the rate is all that bounds it."""
 
 
 class PlannedTarget(Struct, frozen=True):
@@ -72,6 +76,9 @@ class DrainPlan(OperatorRow, frozen=True):
     migrate: int = 0
     """Of them: the proxy can take them to another node itself, and their clients notice nothing. All others need
     another rung."""
+    paced_rate: float | None = None
+    """How many clients a second the proxy has taken to other nodes when the rate was not what bounded that; ``seconds``
+    goes by it. ``None``: it always was."""
     refuses_logins: str | None = None
     """The logins that would be refused, since no other node takes them: ``every login``, or ``every login for`` some
     domains; then it takes ``force``. ``None``: no login."""

@@ -28,6 +28,7 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
 from cxfr_proxy.cluster.roll import Roll
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain
+from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 
@@ -57,6 +58,9 @@ class Sessions(SessionLists, Protocol):
 
     def totals(self) -> Totals:
         """Return the totals as they are known by now."""
+
+    def moves(self) -> WindowState:
+        """Return how it stands with the sessions that the proxy takes to other nodes itself."""
 
     def worker_rows(self) -> list[WorkerRow]:
         """Return the workers by number; two of a number while one takes over from the other."""
@@ -104,6 +108,10 @@ class Drainer(Protocol):
     @property
     def share(self) -> float:
         """The part of the rate that is this proxy's, 0 to 1."""
+
+    @property
+    def paced_rate(self) -> float | None:
+        """Clients a second that have moved when it was not the rate that bounded that; ``None``: it always was."""
 
     def drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None

@@ -40,7 +40,7 @@ def progress_line(row: Progress) -> str:
         case RestartProgress():
             return f"{_subject(row)}: {_counts(row)}"
         case DrainProgress() | RebalanceProgress():
-            remark = _remark(row)
+            remark = _remark(row) or _pace(row)
             left = f"{row.left} left of {row.total}"
             return f"{_subject(row)}: {_counts(row)}, {left}" + (f" ({remark})" if remark else "")
 
@@ -76,6 +76,8 @@ def progress_bar(row: Progress, columns: int, seconds_left: float | None = None)
         text = _with(text, remark, columns)
     elif seconds_left is not None and row.left:
         text = _with(text, f"about {_roughly(seconds_left)} to go", columns)
+    if not remark and (pace := _pace(row)):
+        text = _with(text, pace, columns)
     text = _with(text, _counts(row), columns - _NARROWEST_BAR - len("[]"))
     cells = min(_WIDEST_BAR, columns - width(text) - len("[]"))
     if cells < _NARROWEST_BAR:
@@ -108,6 +110,13 @@ def _remark(row: Progress) -> str | None:
             return f"settling: it can be stopped in {duration(row.settling_seconds)}"
         case DrainProgress() | RebalanceProgress():
             return clean(row.waiting_reason) if row.waiting_reason else None
+
+
+def _pace(row: Progress) -> str | None:
+    """Return how fast it goes, and why not faster; ``None``: not known yet, or it says nothing."""
+    if not isinstance(row, DrainProgress) or row.per_second is None:
+        return None
+    return f"{row.per_second:.0f} a second" + (f", {clean(row.paced_by)}" if row.paced_by else "")
 
 
 def _subject(row: Progress) -> str:
@@ -173,6 +182,8 @@ def _drain_plan(plan: DrainPlan) -> str:
         lines.append(f"{refused} would be refused, for no other node is ready and up: it takes --force")
     if plan.migrate:
         others = plan.sessions - plan.migrate
+        if plan.paced_rate is not None and plan.paced_rate < plan.rate:
+            lines.append(f"that is {plan.paced_rate:.0f} a second for those that the proxy takes, as it was of late")
         lines.append(
             f"{plan.migrate} of them will not notice: the proxy takes their sessions to the other node; {others} are"
             " told to move"

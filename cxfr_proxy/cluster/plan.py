@@ -86,12 +86,22 @@ class DrainForecast:
         for target, sessions in other.targets.items():
             self.targets[target] = self.targets.get(target, 0) + sessions
 
-    def seconds(self, rate: float, *, grace: float | None = None, deadline: float | None = None) -> float:
+    def seconds(
+        self,
+        rate: float,
+        *,
+        grace: float | None = None,
+        deadline: float | None = None,
+        paced_rate: float | None = None,
+    ) -> float:
         """Return about how long it takes to ask all clients that can be moved, at ``rate`` sessions a second.
 
+        ``paced_rate``: the most of those that the proxy can take to another node; ``None``: as many as of the others.
         ``grace`` and ``deadline`` are seconds from the drain's beginning. Inactive clients have to wait for half of the
         deadline; at its end all are told at once.
         """
+        if paced_rate is not None and paced_rate < rate and self.sessions:
+            rate = self.sessions / (self.migrate / paced_rate + (self.sessions - self.migrate) / rate)
         inactive = 0 if self.unplaced else self.inactive  # no node takes some: then none takes anybody
         active = self.sessions - self.unplaced - inactive
         end = (grace or 0.0) + active / rate

@@ -275,6 +275,7 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "seconds": 72.5,
         "stay_down": 0,
         "migrate": 0,
+        "paced_rate": None,
         "refuses_logins": None,
     }
     run(path, "drain", "node1", "--plan", fake=FakeConsole(migrate=900))

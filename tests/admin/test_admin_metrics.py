@@ -25,6 +25,7 @@ from cxfr_proxy.session.client_software import MEASURED, Software, name_of
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.statistics import Durations, PastTransfer, Totals, TransferStatistics, TriedRung
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
@@ -78,6 +79,7 @@ SNAPSHOT = MetricsSnapshot(
         received=[18, 19],
     ),
     statistics=statistics(),
+    moves=WindowState(3, 4, paced=True, held_seconds=0.0041),
     capacity=1000,
     rate=2.5,
     process=ProcessFigures(1.7e9, ProcessCost(12.5, 1 << 20, 20, 1024)),
@@ -190,6 +192,10 @@ def test_whatever_a_client_says_its_software_is_one_of_few() -> None:
             {("Gajim", "cxfr", "refused"): 1, ("Gajim", "reset", "moved"): 2, ("other", "cxfr", "moved"): 1},
         ),
         ("cxfr_transfers_per_second_max", {(): 2.5}),
+        ("cxfr_migrations_under_way", {(): 3}),
+        ("cxfr_migrations_under_way_max", {(): 4}),
+        ("cxfr_migrations_paced", {(): 1}),
+        ("cxfr_migrations_held_seconds", {(): 0.0041}),
         ("cxfr_node_usable", {("node1",): 0, ("node2",): 1}),
         ("cxfr_node_weight", {("node1",): 2, ("node2",): 1}),
         ("cxfr_node_sessions", {("node1",): 7, ("node2",): 0}),

@@ -8,6 +8,7 @@ import sys
 import msgspec
 import pytest
 from fake_console import OPERATOR, FakeConsole
+from msgspec.structs import replace
 
 from cxfr_proxy.admin import answers, live_rows, order_rows, rows, sentences
 from cxfr_proxy.admin.answers import MessageRow
@@ -88,6 +89,23 @@ def test_a_newer_proxy_may_say_more() -> None:
 def test_progress_says_that_a_node_settles() -> None:
     row = DrainProgress("n", 3, 3, 3, 0, 0, 0, 0, finished=False, waiting_reason=None, settling_seconds=2.25)
     assert sentences.progress_line(row).endswith("0 left of 3 (settling: it can be stopped in 2.2s)")
+
+
+def test_progress_says_how_fast_a_drain_goes_and_why_not_faster() -> None:
+    row = DrainProgress("n", 9, 5, 4, 0, 0, 0, 5, finished=False, waiting_reason=None, per_second=12.4)
+    assert sentences.progress_line(row).endswith("5 left of 9 (12 a second)")
+    paced = replace(row, paced_by="2 at a time: their clients are held for 4.1 ms")
+    assert sentences.progress_line(paced).endswith("(12 a second, 2 at a time: their clients are held for 4.1 ms)")
+    assert "go, 12 a second, 2 at a time: their clients are held for 4.1 ms" in sentences.progress_bar(paced, 300, 5.0)
+    assert sentences.progress_line(replace(paced, waiting_reason="no other node")).endswith(
+        "5 left of 9 (no other node)"
+    )
+
+
+def test_a_plan_says_how_fast_sessions_were_taken_of_late() -> None:
+    plan = DrainPlan("n", 100, 0, [], 500.0, 0.9, migrate=90, paced_rate=120.0)
+    assert "that is 120 a second for those that the proxy takes" in sentences.in_words(plan)
+    assert "120" not in sentences.in_words(replace(plan, paced_rate=600.0))
 
 
 def test_a_path_that_is_no_text_has_a_json_form() -> None:

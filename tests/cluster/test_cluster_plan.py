@@ -159,6 +159,9 @@ def test_a_plan_says_who_will_not_notice() -> None:
         (DrainForecast(100, 40, 0, {"b": 100}), {"deadline": 8.0, "grace": 3.0}, 8.0),
         (DrainForecast(100, 40, 100), {"grace": 5.0}, 5.0),
         (DrainForecast(), {}, 0.0),
+        (DrainForecast(100, 0, 0, {"b": 100}, migrate=50), {"paced_rate": 5.0}, 15.0),
+        (DrainForecast(100, 0, 0, {"b": 100}, migrate=50), {"paced_rate": 20.0}, 10.0),
+        (DrainForecast(), {"paced_rate": 5.0}, 0.0),
     ],
 )
 def test_how_long_it_takes(plan: DrainForecast, terms: dict[str, float], seconds: float) -> None:

@@ -50,6 +50,7 @@ async def test_a_plan_foretells_the_drain(tmp_path: Path, certificate: DemoCerti
             "seconds": pytest.approx(len(there) / 200),
             "stay_down": 0,
             "migrate": 0,
+            "paced_rate": None,
             "refuses_logins": None,
         }
         assert (

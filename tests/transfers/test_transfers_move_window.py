@@ -12,7 +12,7 @@ import pytest
 
 from cxfr_proxy.session.commands import Answered, Asked, BoundTo, Ended, Event, Outcome, Reason, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
-from cxfr_proxy.transfers.move_window import QUICK_SECONDS, SLOW_SECONDS, MoveWindow
+from cxfr_proxy.transfers.move_window import QUICK_SECONDS, SLOW_SECONDS, MoveWindow, WindowState, sum_of
 
 MOST = 8
 ORDER = Order(Trigger.DRAIN, target="b", migrates=True)
@@ -149,6 +149,14 @@ def test_operators_are_shown_a_mean_of_late() -> None:
     assert window.mean_held == pytest.approx(0.001)
     filled(window, [moved(0.003)] * 200)
     assert window.mean_held == pytest.approx(0.003, rel=0.01)
+
+
+def test_the_state_of_several_processes_is_that_of_the_slowest() -> None:
+    states = [WindowState(), WindowState(2, 3, paced=True, held_seconds=0.002), WindowState(1, 1, False, 0.0041)]
+    assert sum_of(states) == WindowState(3, 4, paced=True, held_seconds=0.0041)
+    assert sum_of(states).reason == "4 at a time: their clients are held for 4.1 ms"
+    assert sum_of([]) == WindowState()
+    assert [state.reason for state in (WindowState(), states[2], WindowState(1, 1, paced=True))] == [None] * 3
 
 
 # --- a cluster by a simulated clock

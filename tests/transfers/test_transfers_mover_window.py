@@ -74,6 +74,22 @@ async def test_more_at_once_the_longer_their_clients_are_held_for_short_times(au
         assert not house.mover.moves.paced
 
 
+async def test_a_drain_knows_how_fast_it_goes(autojump_clock: MockClock) -> None:
+    """And later plans go by that, if it was not the rate that bounded it."""
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 60)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(0.5)
+        assert house.drain("a").per_second is None
+        for _ in range(10):
+            under_way(house, sessions)[0].arrived(held=0.01)
+            house.registry.counts.of_node("a").moved += 1
+            await trio.sleep(0.5)
+        assert house.drain("a").per_second == pytest.approx(2.0, rel=0.2)
+        assert house.drains.paced_rate == house.drain("a").per_second
+        house.drains.abort("a")
+
+
 async def test_the_rate_is_still_the_most(autojump_clock: MockClock) -> None:
     async with working(House(NODES, migrates=True)) as house:
         sessions = populated(house, 20)
@@ -85,6 +101,7 @@ async def test_the_rate_is_still_the_most(autojump_clock: MockClock) -> None:
                 session.arrived()
             await trio.sleep(0.01)
         assert trio.current_time() - began == pytest.approx(19.0, abs=0.1)
+        assert house.drains.paced_rate is None
         assert not house.mover.moves.paced
 
 

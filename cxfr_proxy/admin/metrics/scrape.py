@@ -126,6 +126,7 @@ class MetricsScraper:
             statistics=self._sessions.statistics,
             capacity=self._capacity,
             rate=self._drainer.rate * self._drainer.share,
+            moves=self._sessions.moves(),
             process=ProcessFigures(self._started, ProcessCost.now()),
             certificate_expiries=self._files.certificate_expiries,
             source_well=self._files.source.state is SourceState.WELL,

@@ -9,6 +9,7 @@ from cxfr_proxy.admin.reloads import ReloadOutcome, ReloadPart
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 
@@ -48,4 +49,5 @@ class MetricsSnapshot:
     process: ProcessFigures
     source_well: bool = True
     certificate_expiries: Mapping[str, float] = field(default_factory=dict)
+    moves: WindowState = field(default_factory=WindowState)
     reloads: Mapping[ReloadPart, ReloadOutcome] = field(default_factory=dict)

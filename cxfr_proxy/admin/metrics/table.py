@@ -228,6 +228,35 @@ METRICS: Final = (
         (),
         single(lambda snapshot: snapshot.rate),
     ),
+    Metric(
+        "cxfr_migrations_under_way",
+        _GAUGE,
+        "Sessions that the proxy is taking to other nodes itself at the moment.",
+        (),
+        single(lambda snapshot: snapshot.moves.under_way),
+    ),
+    Metric(
+        "cxfr_migrations_under_way_max",
+        _GAUGE,
+        "Most of them at once, by how long clients were held of late.",
+        (),
+        single(lambda snapshot: snapshot.moves.at_once),
+    ),
+    Metric(
+        "cxfr_migrations_paced",
+        _GAUGE,
+        "1 if more sessions wait to be taken to other nodes than may be under way, 0 if the rate alone bounds it.",
+        (),
+        single(lambda snapshot: snapshot.moves.paced),
+    ),
+    Metric(
+        "cxfr_migrations_held_seconds",
+        _GAUGE,
+        "For about how long clients were not read of late while their session was taken to another node; 0 before the "
+        "first one.",
+        (),
+        single(lambda snapshot: snapshot.moves.held_seconds or 0.0),
+    ),
     # --- nodes
     Metric(
         "cxfr_node_admin_state",

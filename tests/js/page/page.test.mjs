@@ -254,6 +254,7 @@ test("a button of a node asks for that node", () => {
 test("the progress of a drain in words", () => {
   assert.equal(drainSentence(drain(), 5), "50 of 100 sessions left, 5.0/s, about 10s to go.");
   assert.equal(drainSentence(drain(), null), "50 of 100 sessions left.");
+  assert.equal(drainSentence(drain({ paced_by: "2 at a time" }), 5), "50 of 100 sessions left, 5.0/s (2 at a time), about 10s to go.");
   assert.equal(drainSentence(drain({ waiting_reason: "no other node can take them" }), 5), "50 of 100 sessions left. Waiting: no other node can take them.");
   assert.equal(drainSentence(drain({ left: 0, settling_seconds: 2.5 }), null, 1), "Empty. It settles: safe to stop in 1.5s.");
   assert.equal(drainSentence(drain({ left: 0, finished: true }), null), "Empty and safe to stop.");
@@ -358,7 +359,9 @@ test("a plan in words", () => {
   assert.equal(cost, null);
   assert.equal(said[0], "1,204 sessions are on it, 310 of them inactive. At 50/s it takes about 24s to move them.");
   assert.equal(said[1], "They go to node2 (800) and node3 (404).");
-  assert.match(said[2], /^900 of them are taken over by the proxy/);
+  assert.match(said[2], /^900 of them are taken over by the proxy.* nothing\.$/);
+  assert.match(planInWords(plan({ migrate: 900, paced_rate: 25 })).said[2], / It has managed 25\/s of late\.$/);
+  assert.match(planInWords(plan({ migrate: 900, paced_rate: 100 })).said[2], / nothing\.$/);
   assert.match(said[3], /^304 clients are told to move/);
   assert.match(said[4], /^1 client uses software that is known not to come back/);
   const last = planInWords(plan({ targets: [{ node: null, sessions: 1204 }], refuses_logins: "every login for example.org" }));

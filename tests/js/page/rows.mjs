@@ -47,6 +47,8 @@ export const drain = (more = {}) => ({
   returned: 40,
   settling_seconds: null,
   rungs: [],
+  per_second: null,
+  paced_by: null,
   ...more,
 });
 
@@ -62,6 +64,7 @@ export const plan = (more = {}) => ({
   rate: 50,
   seconds: 24,
   stay_down: 0,
+  paced_rate: null,
   migrate: 0,
   refuses_logins: null,
   ...more,

@@ -20,7 +20,7 @@ export const planInWords = (plan) => {
   const stuck = plan.targets.find((each) => each.node === null)?.sessions ?? 0;
   if (stuck) said.push(`${counted(stuck, "session has", "sessions have")} nowhere to go, and stay until another node can take them.`);
   const told = plan.sessions - plan.migrate;
-  if (plan.migrate) said.push(`${counted(plan.migrate, "of them is", "of them are")} taken over by the proxy (migrate), and the clients notice nothing.`);
+  if (plan.migrate) said.push(`${counted(plan.migrate, "of them is", "of them are")} taken over by the proxy (migrate), and the clients notice nothing.${plan.paced_rate !== null && plan.paced_rate < plan.rate ? ` It has managed ${rate(plan.paced_rate)} of late.` : ""}`);
   if (told > 0) said.push(`${number(told)} ${told === 1 ? "client is" : "clients are"} told to move, each by the rung that suits its software: asked to transfer (cxfr), cut to resume, sent to another address, told to reconnect.`);
   if (plan.stay_down) said.push(`${counted(plan.stay_down, "client uses", "clients use")} software that is known not to come back, however it is told to move.`);
   const cost =

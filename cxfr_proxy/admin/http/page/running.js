@@ -24,7 +24,8 @@ export const drainSentence = (row, perSecond, age = 0) => {
   if (row.finished) return `${left}. Nothing more is tried.`;
   if (row.waiting_reason !== null) return `${left}. Waiting: ${clean(row.waiting_reason)}.`;
   if (perSecond === null || perSecond <= 0) return `${left}.`;
-  return `${left}, ${rate(perSecond)}, about ${roughly(row.left / perSecond)} to go.`;
+  const paced = row.paced_by === null ? "" : ` (${clean(row.paced_by)})`;
+  return `${left}, ${rate(perSecond)}${paced}, about ${roughly(row.left / perSecond)} to go.`;
 };
 
 const outcomes = (row) => OUTCOMES.filter((name) => row[name]).map((name) => `${number(row[name])} ${name}`).join(", ");
