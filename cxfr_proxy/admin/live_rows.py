@@ -14,6 +14,8 @@ class SummaryRow(OperatorRow, frozen=True):
     nodes_usable: int
     workers: int
     sessions: int
+    predecessor_sessions: int
+    """Those of them that are still with the process whose place this one has taken."""
     connections: int
     """Bound or not."""
     capacity: int

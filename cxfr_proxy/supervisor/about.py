@@ -62,6 +62,7 @@ class AboutProxy:
             nodes_usable=sum(node.usable for node in self._cluster),
             workers=len(workers.slots),
             sessions=workers.sessions,
+            predecessor_sessions=workers.predecessor.sessions,
             connections=sum(row.connections for row in workers.worker_rows()),
             capacity=self._room,
             logins=sum(totals.logins),

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Final
 
@@ -120,10 +121,10 @@ Story = Callable[[Path, Path], Awaitable[None]]
 
 @asynccontextmanager
 async def scene(
-    folder: Path, pictures: Path, nodes: Sequence[DemoNode], *options: str, file: Path | None = None, http: int = 0
+    folder: Path, pictures: Path, nodes: Sequence[DemoNode], *options: str, line: str = "", http: int = 0
 ) -> AsyncIterator[Scene]:
-    """A proxy in front of running nodes, and the page of somebody who may give orders. ``file``: of nodes, instead of
-    one that lists these."""
+    """A proxy in front of running nodes, and the page of somebody who may give orders. ``line``: one more line in the
+    list of nodes; ``http``: the port, 0 for any."""
     secret, token = make_token(Role.OPERATE, "alice")
     tokens = folder / "tokens.txt"
     tokens.touch(mode=0o600)
@@ -131,20 +132,23 @@ async def scene(
     given = ("--starttls", "off", "--http", f"127.0.0.1:{http}", "--http-tokens", str(tokens))
     rate = ("--transfer-rate", str(RATE))
     unchecked = {each.name: "check=none" for each in nodes}
-    listed = file if file is not None else nodes_file(folder, nodes, **unchecked)
-    async with running(*nodes) as nursery, command(nursery, folder, listed, *given, *rate, *options) as proxy:
-        [listening] = await proxy.event("http-listening")
-        async with open_tab(folder, f"http://127.0.0.1:{listening['port']}/") as tab:
-            page = PageTab(tab, pictures)
-            await page.shows("Token needed")
-            await page.pictures("token")
-            await page.enter(secret)
-            yield Scene(page, proxy, nursery, tokens)
+    async with running(*nodes) as nursery:
+        listed = nodes_file(folder, nodes, **unchecked)
+        with listed.open("a") as file:
+            file.write(line)
+        async with command(nursery, folder, listed, *given, *rate, *options) as proxy:
+            [listening] = await proxy.event("http-listening")
+            async with open_tab(folder, f"http://127.0.0.1:{listening['port']}/") as tab:
+                page = PageTab(tab, pictures)
+                await page.shows("Token needed")
+                await page.pictures("token")
+                await page.enter(secret)
+                yield Scene(page, proxy, nursery, tokens)
 
 
 async def clients_of(it: Scene, count: int = CLIENTS, resource: str = "demo") -> None:
     kinds = [list(ClientKind)[number % len(ClientKind)] for number in range(count)]
-    await log_in(it.nursery, it.proxy.address, kinds, None, resource=resource)
+    await log_in(it.nursery, it.proxy.address, kinds, None, resource=escape(resource))
 
 
 async def drain(folder: Path, pictures: Path) -> None:
@@ -226,7 +230,7 @@ async def upgrade(folder: Path, pictures: Path) -> None:
         it.proxy.process.send_signal(signal.SIGUSR2)
         try:
             await it.page.shows("Another process of the proxy answers now")
-            await it.page.shows("live", "node2")
+            await it.page.shows("live", "Upgrade", "still with the process before this one")
             await it.page.pictures("upgrade")
             await it.proxy.event("upgrade-ends")
             await it.page.shows("serving", f"{CLIENTS} connections")
@@ -242,10 +246,8 @@ async def upgrade(folder: Path, pictures: Path) -> None:
 async def many(folder: Path, pictures: Path) -> None:
     """Twenty nodes with long names, of which one can't be reached."""
     nodes = [DemoNode(f"{LONG}-{number}") for number in range(19)]
-    listed = nodes_file(folder, nodes)
-    with listed.open("a") as file:
-        file.write(f"gone 127.0.0.1:{free_port()} check=tcp fall=1 interval=1s weight=7 priority=0\n")
-    async with scene(folder, pictures, nodes, "--workers", "2", file=listed) as it:
+    gone = f"gone 127.0.0.1:{free_port()} fall=1 inter=1s weight=7\n"
+    async with scene(folder, pictures, nodes, "--workers", "2", line=gone) as it:
         await clients_of(it)
         await it.page.shows("1 down", f"{LONG}-18", "Need attention 1", "Connection refused")
         await it.page.pictures("many")

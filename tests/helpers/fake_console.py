@@ -519,7 +519,7 @@ class _About(About):
         self._fake = fake
 
     def summary(self) -> SummaryRow:
-        return SummaryRow("serving", 2, 1, 2, self._fake.sessions_count, 15, 500, 20, 1, 3, 2, 50.0)
+        return SummaryRow("serving", 2, 1, 2, self._fake.sessions_count, 0, 15, 500, 20, 1, 3, 2, 50.0)
 
     async def info(self) -> InfoRow:
         return InfoRow(

@@ -275,6 +275,18 @@ test("a roll in words, and a card only while it is not over", () => {
   assert.equal(section.textContent, "");
 });
 
+test("an upgrade is under way as long as the process before has sessions", () => {
+  const section = newDocument();
+  const running = new Running(section, operator());
+  const shown = (left) => running.update({ summary: [{ predecessor_sessions: left, rate: 5 }], drains: [], roll: [], rebalance: [], restart: [] });
+  assert.equal(shown(0), false);
+  assert.equal(shown(40), true);
+  shown(10);
+  assert.ok(section.textContent.includes("10 sessions are still with the process before this one, which moves them at 5.0/s at most."));
+  assert.equal(section.all((each) => each.getAttribute("role") === "progressbar")[0].getAttribute("aria-valuenow"), "75");
+  assert.equal(shown(0), false);
+});
+
 test("samples are put together without losing any", () => {
   const rows = Array.from({ length: 25 }, (_, at) => sample(at));
   for (const most of [1, 7, 24, 25, 100]) {

@@ -229,8 +229,8 @@ export class App {
       return perSecond === null ? null : -perSecond;
     };
     const drains = this.rows("drains").map((row) => ({ row, node: named.get(row.node), perSecond: leaving(row.node), age: age("drains") }));
-    const [roll, rebalance, restart] = ["roll", "rebalance", "restart"].map((topic) => this.rows(topic));
-    attribute(by("running"), "hidden", !this.#views.running.update({ drains, roll, rebalance, restart }));
+    const [summary, roll, rebalance, restart] = ["summary", "roll", "rebalance", "restart"].map((topic) => this.rows(topic));
+    attribute(by("running"), "hidden", !this.#views.running.update({ summary, drains, roll, rebalance, restart }));
     this.#views.plot.update(this.rows("history"));
     this.#views.nodes.update(nodes, this.#rates.nodes, age("nodes"), at);
     this.#views.software.update(this.rows("software"));

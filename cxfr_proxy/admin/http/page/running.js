@@ -302,14 +302,19 @@ const restartSentence = (row) => {
   return `${number(row.replaced)} of ${counted(row.total, "worker")} replaced; ${counted(row.sessions, "session")} still with those that leave.${why}`;
 };
 
+/** An upgrade that goes on: how many sessions the process before has left. */
+export const upgradeSentence = ({ left }, perSecond) => `${counted(left, "session is", "sessions are")} still with the process before this one, which moves them at ${rate(perSecond)} at most.`;
+
 /** All cards. */
 export class Running {
   #cards;
+  #handed = 0; // the most sessions that the process before was seen to have
 
   constructor(container, app) {
     const make = ({ kind, row }) => {
       if (kind === "drain") return new DrainCard(app, row.node);
       if (kind === "roll") return new RollCard(app);
+      if (kind === "upgrade") return new ProgressCard(app, "Upgrade");
       return kind === "rebalance" ? new ProgressCard(app, "Rebalance", "rebalance-stop") : new ProgressCard(app, "Workers are being replaced");
     };
     this.#cards = new PartList(container, ({ kind, row }) => (kind === "drain" ? `drain ${row.node}` : kind), make);
@@ -317,8 +322,13 @@ export class Running {
 
   /** `drains`: rows, each with the node's row, the rate at which clients leave, and the row's age in seconds. Returns
    * whether anything is under way. */
-  update({ drains, roll, rebalance, restart }) {
+  update({ summary = [], drains, roll, rebalance, restart }) {
     const cards = [];
+    for (const { predecessor_sessions: left, rate: perSecond } of summary) {
+      this.#handed = left && Math.max(this.#handed, left);
+      const row = { left, total: this.#handed };
+      if (left) cards.push({ kind: "upgrade", row, sentence: upgradeSentence(row, perSecond) });
+    }
     if (roll.some((row) => row.step !== "done")) cards.push({ kind: "roll", rows: roll });
     for (const row of rebalance) cards.push({ kind: "rebalance", row, sentence: rebalanceSentence(row) });
     for (const row of restart) if (!row.finished) cards.push({ kind: "restart", row, sentence: restartSentence(row) });
