@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from needs import needs_proc
@@ -104,12 +105,12 @@ def test_help_tells_what_each_bench_measures(capsys: pytest.CaptureFixture[str])
     assert all(f"\n{name} " in said for name in command.NAMES)
 
 
-@needs_proc
-def test_placement_runs(tmp_path: Path) -> None:
-    file = tmp_path / "placement.json"
-    words = ["placement", "--quick", "--rounds", "1", "--sessions", "500", "--results", str(tmp_path)]
+def report_of(folder: Path, *words: str) -> Any:  # decoded JSON
+    """Run the real bench of that name, as short as can be, and return its report."""
+    file = folder / "report.json"
+    short = ("--quick", "--rounds", "1", "--results", str(folder), "--json", str(file))
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *words, "--json", str(file)],
+        [sys.executable, "-m", "bench", *words, *short],
         capture_output=True,
         text=True,
         check=False,
@@ -117,6 +118,12 @@ def test_placement_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     (report,) = json.loads(file.read_text("utf-8"))
+    return report
+
+
+@needs_proc
+def test_placement_runs(tmp_path: Path) -> None:
+    report = report_of(tmp_path, "placement", "--sessions", "500")
     assert [row.get("nodes") for row in report["data"]] == ["3", "10", "10, weights 1 to 4", "100", None]
     assert [goal["holds"] for goal in report["goals"] if "moved between others" in goal["what"]] == [True] * 4
 
@@ -124,17 +131,7 @@ def test_placement_runs(tmp_path: Path) -> None:
 @needs_proc
 def test_framing_runs(tmp_path: Path) -> None:
     """The real one, as short as can be: every engine reads all of the traffic, cut in all ways."""
-    file = tmp_path / "framing.json"
-    words = ["framing", "--quick", "--rounds", "1", "--seconds", "0.001", "--results", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *words, "--json", str(file)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    (report,) = json.loads(file.read_text("utf-8"))
+    report = report_of(tmp_path, "framing", "--seconds", "0.001")
     assert {(row["traffic"], row["cut"]) for row in report["data"]} == {
         (traffic, cut)
         for traffic in ("chat", "presence", "MAM page", "avatar")

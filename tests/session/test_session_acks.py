@@ -6,11 +6,11 @@ it: transfers are ordered, forged ones come along, connections break, and the cl
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 import pytest
 from forged import FORGERIES
+from histories import histories
 from honest_counters import SM
 from session_histories import FOR_GOOD, History
 from session_script import (
@@ -329,15 +329,7 @@ HISTORIES: Final = 1_000
 
 def test_a_thousand_histories_without_a_wrong_count() -> None:
     resumed = ended = asked = 0
-    for seed in range(HISTORIES):
-        history = History(random.Random(seed))
-        try:
-            for _ in range(history.rng.randrange(40, 250)):
-                history.act()
-            history.finish()
-        except AssertionError as exc:
-            exc.add_note(f"seed {seed}")
-            raise
+    for history in histories(History, HISTORIES, range(40, 250)):
         resumed += history.resumed
         ended += history.ended
         asked += sum(i.startswith("urn:xmpp:cxfr") for i in history.client.received)

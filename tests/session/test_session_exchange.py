@@ -7,7 +7,6 @@ and of honest nodes that share their sessions, in which nothing may be missing, 
 from __future__ import annotations
 
 import os
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Final
 
 import pytest
 from exchange_histories import CutLegs, Exchanges, StandIns
+from histories import histories
 from honest_counters import SM
 from lxml import etree
 from session_script import (
@@ -449,15 +449,7 @@ KINDS: Final[tuple[type[Exchanges], ...]] = (Exchanges, CutLegs, StandIns)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_hundreds_of_histories_without_a_loss_a_double_or_a_wrong_count(kind: type[Exchanges]) -> None:
     happened: Counter[str] = Counter()
-    for seed in range(HISTORIES // len(KINDS)):
-        history = kind(random.Random(seed))
-        try:
-            for _ in range(history.rng.randrange(60, 300)):
-                history.act()
-            history.finish()
-        except AssertionError as exc:
-            exc.add_note(f"{kind.__name__}, seed {seed}")
-            raise
+    for history in histories(kind, HISTORIES // len(KINDS), range(60, 300)):
         happened.update(history.happened())
     dull = [what for what in kind.LIVELY if happened[what] < HISTORIES / len(KINDS) / 4]
     assert not dull, f"they were too dull to prove anything: {happened}"

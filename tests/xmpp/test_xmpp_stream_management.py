@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
+from histories import histories
 from honest_counters import MODULUS, SM, Party
 from known_sessions import KnownResumptions
 from lxml import etree
@@ -455,15 +456,7 @@ class History:
 
 def test_ten_thousand_histories_without_a_wrong_count() -> None:
     resumed = asked = forged = 0
-    for seed in range(HISTORIES):
-        history = History(random.Random(seed))
-        try:
-            for _ in range(history.rng.randrange(10, 120)):
-                history.act()
-            history.finish()
-        except AssertionError as exc:
-            exc.add_note(f"seed {seed}")
-            raise
+    for history in histories(History, HISTORIES, range(10, 120)):
         resumed += history.resumes
         asked += len(history.answers)
         forged += len(history.refused)
