@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import trio
 from ports import free_port
 from relay_tools import write_pem
 
+from cxfr_proxy import __main__ as program
 from cxfr_proxy import __version__, events, log_hooks
 from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.commands import COMMANDS
@@ -402,3 +404,37 @@ def test_an_empty_table_has_its_titles() -> None:
 def test_a_row_of_another_version_shows_dashes() -> None:
     columns = VIEWS["nodes"].columns
     assert table(columns, [{"name": "n"}]).splitlines()[1].split() == ["n", *"-" * (len(columns) - 1)]
+
+
+@pytest.mark.parametrize(
+    "words", [["help"], ["--help"], ["--version"], ["manual"], ["check", "--backends", "nodes.txt"]]
+)
+def test_output_that_finds_no_room_is_said_in_a_line(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "nodes.txt").write_text("node1 127.0.0.1:5222\n")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cxfr_proxy", *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+    assert done.returncode == 141
+    assert done.stderr == "cxfr-proxy: the output can't be written: No space left on device\n"
+
+
+def test_streams_that_are_closed_take_nothing(tmp_path: Path) -> None:
+    """Not what a mistake says on a standard error that is not there, which would be no answer."""
+    program = f"'{sys.executable}' -m cxfr_proxy"
+    for command, code, output in (
+        (f"{program} completion bash >&-", 0, ""),
+        (f"{program} frobnicate 2>&-", 2, ""),
+        (f"{program} frobnicate <&- >&- 2>&-", 2, ""),
+    ):
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout + done.stderr) == (code, output), command
+
+
+def test_an_interrupt_while_the_program_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cxfr_proxy.cli.main", interrupted)
+    monkeypatch.setattr("cxfr_proxy.signals.hold", lambda: None)
+    assert program.main() == 130

@@ -69,6 +69,9 @@ class Argument:
         # To Python, true is a number.
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self._unfit(f"{value!r:.80}")
+        # A surrogate comes from a byte on the command line that was none of UTF-8's, or from an escape in JSON.
+        if not str(value).isascii() and any("\ud800" <= char <= "\udfff" for char in str(value)):
+            raise self._unfit(f"{value!r:.80}")
         try:
             return self.value_type.parse(str(value))
         except ConfigError as exc:

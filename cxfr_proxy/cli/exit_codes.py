@@ -24,5 +24,5 @@ MEANINGS: Final[Mapping[int, str]] = {
     MISTAKE: "a mistake: usage, settings, an unknown node, or an order that was refused; one line says which",
     NO_PROXY: "no proxy runs here, or the one that runs does not answer",
     INTERRUPTED: "interrupted; what was started goes on",
-    UNREAD: "nobody reads the output any more; what was started goes on",
+    UNREAD: "the output can't be written any more, or nobody reads it; what was started goes on",
 }

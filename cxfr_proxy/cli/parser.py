@@ -36,6 +36,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (try: {self.prog} --help)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file)  # argparse's own hides that it can't be written
+
     @property
     def words(self) -> dict[str, Parser]:
         """The parsers that go on behind each word that may come next; empty where a command is complete."""

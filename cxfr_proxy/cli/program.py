@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import shlex
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from cxfr_proxy import events, log_hooks, signals
 from cxfr_proxy.admin.callers import Role
@@ -27,17 +29,24 @@ from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError, NoProxy
 
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write to a file on a disk fails with. Nothing else is written here whose faults are not said by its own
+words."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; ``None`` takes the process's arguments. Returns the exit code, but argparse exits for --help."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a JID need not fit the terminal's encoding
     try:
-        words = sys.argv[1:] if argv is None else argv
-        parser = build_parser()
-        check_words(words, parser)
-        _choose_engine()
-        return _run(parser, _parse(parser, words))
+        try:
+            words = sys.argv[1:] if argv is None else argv
+            parser = build_parser()
+            check_words(words, parser)
+            _choose_engine()
+            return _run(parser, _parse(parser, words))
+        finally:
+            sys.stdout.flush()  # Python would do it at exit, and say in its own way that it can't
     except ConfigError as exc:
         for line in str(exc).splitlines():
             print(f"cxfr-proxy: {clean(line)}", file=sys.stderr)
@@ -48,8 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if exc.split(KeyboardInterrupt)[1] is not None:
             raise
         return INTERRUPTED  # it came while a nursery was waited for
-    except BrokenPipeError:
-        # The reader of the output has seen enough (`| head`); Python would complain once more at exit.
+    except OSError as exc:
+        if exc.errno not in _NO_ROOM and not isinstance(exc, BrokenPipeError):
+            raise
+        if not isinstance(exc, BrokenPipeError):  # else its reader has seen enough (`| head`)
+            print(f"cxfr-proxy: the output can't be written: {exc.strerror}", file=sys.stderr)
+        # Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
 

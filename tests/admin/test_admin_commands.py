@@ -154,6 +154,7 @@ async def test_undrain_and_show() -> None:
         ("roll", {"nodes": ["node1", None]}, "roll: nodes: expected a node's name, found nothing"),
         ("roll", {"nodes": ["node9"]}, "unknown node 'node9'; known are node1, node2"),
         ("roll", {"nodes": ["node1"], "run": "rm -rf /"}, "roll: run: expected true or false, found 'rm -rf /'"),
+        ("kick", {"jid": "\udcff@example.org"}, "kick: jid: expected a user's address"),
     ],
 )
 async def test_mistakes(name: str, given: dict[str, object], message: str) -> None:
