@@ -30,8 +30,7 @@ from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError, NoProxy
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a write to a file on a disk fails with. Nothing else is written here whose faults are not said by its own
-words."""
+"""The errors of a write to a file on a disk. Other files that a command writes have messages of their own for these."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -90,7 +90,8 @@ def _node_name(facts: ClusterFacts) -> Iterator[Symptom]:
             continue  # OpenSSL takes more than the names that clients look for: a common name, an IP address
         name = wanted_name(node)
         if name is not None and _is_misnamed(node, certificate) and not untimely(certificate, facts.now):
-            yield Symptom(_named(certificate), node.spec.name, node.domain, f"a certificate for {name}")
+            seen = f"{_named(certificate)} ({node.tls.refused})"
+            yield Symptom(seen, node.spec.name, node.domain, f"a certificate for {name}")
 
 
 def _node_untrusted(facts: ClusterFacts) -> Iterator[Symptom]:
