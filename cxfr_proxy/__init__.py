@@ -16,6 +16,7 @@ units            how quantities are written: ``500ms``, ``2m``
 speed            how fast a count changes
 spellings        one key for all spellings of an account or a domain, and for all addresses of a client
 gc_policy        when the garbage collector of a process with many sessions looks at what
+file_lock        a lock that at most one program has, and that can be handed over
 files            what can be read of the files that an operator names
 process_figures  what a process costs, as the system counts it
 process_title    the names under which processes are listed

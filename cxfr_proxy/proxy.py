@@ -113,6 +113,7 @@ def run(config: Config, source: ConfigSource | None = None, handover: socket.soc
     predecessor = Predecessor(handover) if handover is not None else None
     if predecessor is not None:
         inherited = predecessor.for_clients
+        manager.wait_until_ready()
     try:
         return trio.run(_serve, partial(Proxy, config, source, inherited, manager, predecessor, program))
     except BaseExceptionGroup as group:

@@ -9,6 +9,7 @@ that nothing makes good, if it is lost.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -22,13 +23,13 @@ from cxfr_proxy.events import emit
 
 _SOCKET, _WATCHDOG, _WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 _MICROSECONDS: Final = 1_000_000
-_PATIENCE_SECONDS: Final = 1.0
-"""Seconds for a manager that is busy, such as one that reads its units again."""
 
 _log = logging.getLogger(__name__)
 
 
 class _ServicePhase(Enum):
+    WAITING = auto()
+    """Another process is the service still, so nothing is said."""
     STARTING = auto()
     READY = auto()
     STOPPING = auto()
@@ -66,6 +67,10 @@ class ServiceManager:
             given[_WATCHDOG] = str(round(self.watchdog_seconds * _MICROSECONDS))
         return given
 
+    def wait_until_ready(self) -> None:
+        """Say nothing before :meth:`ready`: the manager believes the process whose place this one takes."""
+        self._phase = _ServicePhase.WAITING
+
     def ready(self) -> None:
         """Say that the service serves."""
         self._phase = _ServicePhase.READY
@@ -89,7 +94,7 @@ class ServiceManager:
 
     def status(self, text: str) -> None:
         """Say in a line how the service is. Nothing is sent if that is known."""
-        if text != self._status:
+        if text != self._status and self._phase is not _ServicePhase.WAITING:
             self._status = text
             self._say(f"STATUS={' '.join(text.split())}")
 
@@ -98,27 +103,28 @@ class ServiceManager:
         if self.watchdog_seconds is not None:
             self._say("WATCHDOG=1")
 
-    def replaced_by(self, pid: int) -> None:
-        """Say that another process is the service from now on. A manager that never hears of it takes the end of this
-        process for that of the service, and stops the other one. So this waits for a moment, if it has to."""
-        self._say(f"MAINPID={pid}", within=_PATIENCE_SECONDS)
+    def replaced_by(self, pid: int) -> bool:
+        """Say that another process is the service from now on. Return false where that has to be said again, since the
+        manager takes nothing at the moment: it would end the new process with this one."""
+        return self._say(f"MAINPID={pid}")
 
     def _say_if_ready(self, *lines: str) -> None:
         if self._phase is _ServicePhase.READY:
             self._say(*lines)
 
-    def _say(self, *lines: str, within: float = 0.0) -> None:
-        if self.address is None:
-            return
+    def _say(self, *lines: str) -> bool:
+        """Return whether saying it again is of no use: it was sent, or nobody is there."""
+        if self.address is None or self._phase is _ServicePhase.WAITING:
+            return True
         name = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(within)
-                sock.connect(name)  # only then the kernel knows whose queue there has to be room in
-                sock.send("\n".join(lines).encode())
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+                sock.sendto("\n".join(lines).encode(), name)
             self._heard = True
+            return True
         except OSError as exc:
             reason = os.strerror(exc.errno) if exc.errno else str(exc)
             if self._heard:
                 emit(_log, "service-manager-not-told", level=logging.WARNING, message=lines[0], reason=reason)
             self._heard = False
+            return exc.errno not in (errno.EAGAIN, errno.ENOBUFS)

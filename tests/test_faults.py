@@ -36,6 +36,7 @@ from cxfr_proxy.config.table import Config, RebalanceMode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.gc_policy import Turns
 from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.codec import MESSAGES
 from cxfr_proxy.ipc.messages import AnswerPart, Ask, Hello, Message, WorkerReport
 from cxfr_proxy.ipc.questions import CountStates
 from cxfr_proxy.net import listen
@@ -144,10 +145,10 @@ class World:
         async with house(self.tmp_path) as it, trio.open_nursery() as nursery:
             setup = it.workers[1].setup
             worker = Worker(
-                StreamChannel(theirs), await trio.open_tcp_listeners(0, host="127.0.0.1"), lambda config: None
+                StreamChannel(theirs, MESSAGES), await trio.open_tcp_listeners(0, host="127.0.0.1"), lambda config: None
             )
             supervised = Supervised([])
-            channel = StreamChannel(ours)
+            channel = StreamChannel(ours, MESSAGES)
             supervised.post = channel.post
             nursery.start_soon(channel.run, supervised.heard.append)
             nursery.start_soon(worker.run)

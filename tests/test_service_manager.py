@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fake_manager import FakeManager
-from waiting import PATIENCE_SECONDS
 
-from cxfr_proxy import service_manager
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.service_manager import ServiceManager
 
@@ -43,6 +40,18 @@ def test_the_life_of_a_service(abstract: bool, tmp_path: Path) -> None:
         with told.reloading():
             pass
         assert manager.heard() == ["MAINPID=815", "STOPPING=1,EXTEND_TIMEOUT_USEC=35500000"]
+
+
+def test_a_manager_that_takes_nothing_has_to_be_told_again(tmp_path: Path) -> None:
+    """It would end the process that has taken over, with the one that it knows."""
+    with FakeManager.in_directory(tmp_path) as manager:
+        told = manager.seen_as()
+        full = manager.fill()
+        assert not told.replaced_by(815)
+        assert len(manager.heard()) == full
+        assert told.replaced_by(815)
+        assert manager.heard() == ["MAINPID=815"]
+    assert told.replaced_by(815), "one that is gone is told nothing, however often"
 
 
 def test_a_status_is_one_line(tmp_path: Path) -> None:
@@ -104,22 +113,3 @@ def test_a_manager_that_does_not_read(tmp_path: Path, caplog: pytest.LogCaptureF
         manager.heard()
         told.stopping(within=1)
         assert manager.heard() == ["STOPPING=1,EXTEND_TIMEOUT_USEC=1000000"]
-
-
-def test_a_manager_that_reads_late_hears_who_is_the_service(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would stop the service at the end of the process that it knows."""
-    monkeypatch.setattr(service_manager, "_PATIENCE_SECONDS", PATIENCE_SECONDS)
-    with FakeManager.in_directory(tmp_path) as manager, ThreadPoolExecutor() as beside:
-        told = manager.seen_as(1.0)
-        while not caplog.records:
-            told.alive()
-        telling = beside.submit(told.replaced_by, 815)
-        time.sleep(0.05)  # one that did not wait would have given up by now
-        heard: list[str] = []
-        while not telling.done():
-            heard += manager.heard()
-        heard += manager.heard()
-        assert heard[-1] == "MAINPID=815"
-        assert len(caplog.records) == 1

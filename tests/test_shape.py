@@ -29,6 +29,7 @@ ORDER: Final = (
         "bounded",
         "errors",
         "events",
+        "file_lock",
         "files",
         "gc_policy",
         "log_hooks",

@@ -22,7 +22,6 @@ OUTSIDE: Final = ("demo", "plugins")
 BARE: Final = {
     "tasks.py": 2,  # what all others use
     "worker/worker.py": 2,  # the worker's own two halves: without either it is no worker, and is replaced
-    "supervisor/handover.py": 1,  # of one channel, inside Task.UPGRADE
     "supervisor/link.py": 2,  # one worker's, inside Task.WORKER
     "ipc/channel.py": 1,  # of one channel: its worker ends with it
     "supervisor/worker_slots.py": 1,  # at the start, where a worker that does not come up is the operator's to know

@@ -368,6 +368,7 @@ async def execute(
             order.begun()
         await report(row)
 
+    await console.upgrades.until_decided()
     with AuditedOrder(caller, command.name, given) as order:
         answer = await _carry_out(console, command, given, noted)
         if isinstance(answer, ReloadFaults):

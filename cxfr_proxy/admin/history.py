@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -54,16 +55,30 @@ class History:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._rows: deque[HistoryRow] = deque(maxlen=SAMPLES)
+        self._before: _Counted | None = None  # at the last sample
 
     async def run(self) -> None:
         """Take samples until cancelled."""
-        before = _Counted.by_now(self._sessions)
+        self._before = _Counted.by_now(self._sessions)
         while True:
-            await trio.sleep_until(before.at + SAMPLE_SECONDS)
-            before = self._take(before)
+            due = self._before.at + SAMPLE_SECONDS
+            if trio.current_time() >= due:
+                self._take(self._before)
+            await trio.sleep_until(due)
 
-    def _take(self, before: _Counted) -> _Counted:
-        now = _Counted.by_now(self._sessions)
+    def hand_over(self) -> list[HistoryRow]:
+        """Return the samples for a proxy that takes the place of this one, up to this moment."""
+        if self._before is not None:
+            self._take(self._before)
+        return self.rows()
+
+    def take_over(self, rows: Sequence[HistoryRow]) -> None:
+        """Go on from the samples of the proxy whose place this one takes, and from the counts of this moment."""
+        self._rows = deque(rows, maxlen=SAMPLES)
+        self._before = _Counted.by_now(self._sessions)
+
+    def _take(self, before: _Counted) -> None:
+        self._before = now = _Counted.by_now(self._sessions)
         self._rows.append(
             HistoryRow(
                 time=events.timestamp(time.time()),
@@ -77,7 +92,6 @@ class History:
                 failed=now.failed - before.failed,
             )
         )
-        return now
 
     def rows(self, limit: int | None = None) -> list[HistoryRow]:
         """Return the samples, the latest last; no more than the last ``limit``."""

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from cxfr_proxy import events
 from cxfr_proxy.admin.rows import ErrorRow, EventRow
 
+_OF: Final = " of "
 SUPERVISOR: Final = "supervisor"
 """The name of the main process among the processes."""
 
@@ -20,6 +23,13 @@ def event_rows(process: str) -> list[EventRow]:
             events.timestamp(each.at), logging.getLevelName(each.level), each.event, each.total, process, each.details
         )
         for each in events.latest.entries()
+    ]
+
+
+def of_earlier_proxy(rows: Iterable[EventRow], pid: int) -> list[EventRow]:
+    """Return these rows with processes that say whose they were: those of the proxy whose main process had that id."""
+    return [
+        row if _OF in row.process else msgspec.structs.replace(row, process=f"{row.process}{_OF}{pid}") for row in rows
     ]
 
 

@@ -201,6 +201,9 @@ class ProxyUpgrades(Protocol):
     def last(self) -> ProxyUpgrade | None:
         """The one under way, or the last there was."""
 
+    async def until_decided(self) -> None:
+        """Wait while it is not clear which process is the proxy."""
+
     def begin(self, other: str | None = None) -> None:
         """Begin one; ``other`` is the program to start, ``None``: the one that runs. Raises :class:`ConfigError`."""
 

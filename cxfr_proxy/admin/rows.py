@@ -89,6 +89,9 @@ class SessionRow(OperatorRow, frozen=True):
     """The client has said that nobody looks at it (XEP-0352)."""
     transport: str = "tcp"
     """How the client is connected: ``tcp`` or ``websocket``, either with or without ``tls``."""
+    leaving: int | None = None
+    """The process that serves it, by its id, if another one has taken over (workers are being replaced, or the proxy
+    was upgraded); ``None``: none has."""
 
 
 class SessionDetailsRow(OperatorRow, frozen=True):
@@ -137,6 +140,7 @@ class SessionDetailsRow(OperatorRow, frozen=True):
     unsent_to_client: int
     """Bytes that wait for it to read."""
     unsent_to_node: int
+    leaving: int | None = None
 
 
 class TransferRow(OperatorRow, frozen=True):
@@ -161,6 +165,8 @@ class TransferRow(OperatorRow, frozen=True):
     """How long the client was away; ``None``: it has not moved, or has not returned yet."""
     caps: str | None = None
     """``node#ver`` of its capabilities (XEP-0115)."""
+    leaving: int | None = None
+    """As a :class:`SessionRow` has it."""
 
 
 class PinRow(OperatorRow, frozen=True):
@@ -218,6 +224,9 @@ class WorkerRow(OperatorRow, frozen=True):
     """File descriptors that its process has open; ``None`` as above, and before Linux 6.2."""
     max_descriptors: int | None = None
     """How many it may have open; ``None``: there is no limit, or it has not reported yet."""
+    main_pid: int | None = None
+    """The process whose worker it is, by its id, if the proxy was upgraded and that one still moves its clients.
+    ``None``: it is the present proxy's."""
 
 
 class SourceRow(OperatorRow, frozen=True):
@@ -312,7 +321,8 @@ class EventRow(OperatorRow, frozen=True):
     count: int
     """How many of that event there were in that process, up to this one."""
     process: str
-    """``supervisor``, or ``worker`` and its number."""
+    """``supervisor``, or ``worker`` and its number; with ``of`` and a process id if it was the proxy before an
+    upgrade."""
     details: str
     """The event's fields, as ``key=value``."""
 

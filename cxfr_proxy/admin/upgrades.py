@@ -24,6 +24,10 @@ class UpgradeControl:
         """
         self._upgrades.begin(str(program) if program is not None else None)
 
+    async def until_decided(self) -> None:
+        """Wait while it is not clear which process is the proxy; cancelled where it becomes another one."""
+        await self._upgrades.until_decided()
+
     def follow(self) -> AsyncGenerator[UpgradeProgress, None]:
         """Return how far it is, again and again until its end; see :func:`~.feed.follow`.
 

@@ -6,32 +6,29 @@ event, and is never called back from inside :meth:`Channel.post`.
 A broken channel says so once, by the end of :meth:`Channel.run`. Later messages are dropped, since nobody is there to
 take them.
 
-There are two. :class:`StreamChannel` writes lines to another process (:mod:`.codec`). Bytes that the other end does not
-take are kept up to :data:`MAX_UNSENT_BYTES`; an end that lets that much pile up does not work any more, and the channel
-is broken for both. :func:`in_memory` gives the two ends of one within a process: objects, handed over as they are.
+There are two. :class:`StreamChannel` writes lines to another process, in a :class:`LineForm`: that of :mod:`.codec`, or
+the one in which a proxy speaks with its successor. Bytes that the other end does not take are kept up to a limit; an
+end that lets that much pile up does not work any more, and the channel is broken for both. :func:`in_memory` gives the
+two ends of one within a process: objects, handed over as they are.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
-from cxfr_proxy.ipc.codec import decode, encode
 from cxfr_proxy.ipc.messages import BadMessage, Message
 
-MAX_UNSENT_BYTES: Final = 64 << 20
-"""Most unsent bytes. Long contents go out piece by piece (:meth:`Channel.flush`), so this much comes together while
-the other end stands still, and a worker is killed when it has done so for half a minute."""
-MAX_LINE_BYTES: Final = 16 << 20
-"""Longest message: a worker's counts of all its nodes have a megabyte for ten thousand. Longer contents are sent in
-pieces."""
 _READ_BYTES: Final = 65_536
 
 Receive = Callable[[Message], None]
 """Called with each message, in order. It must not block."""
+
+M = TypeVar("M")
 
 
 class Channel(Protocol):
@@ -56,50 +53,71 @@ class Channel(Protocol):
 # --- to another process
 
 
-class Lines:
+@dataclass(frozen=True, slots=True)
+class LineForm(Generic[M]):
+    """How messages are written as lines. ``encode`` returns a line with its end; ``decode`` takes one without it, and
+    raises :class:`~.messages.BadMessage`.
+
+    ``max_line_bytes``: the longest line that is read. ``max_unsent_bytes``: most bytes that wait for the other end.
+    """
+
+    encode: Callable[[M], bytes]
+    decode: Callable[[bytes], M]
+    max_line_bytes: int
+    max_unsent_bytes: int
+
+
+class Lines(Generic[M]):
     """Reads messages from bytes. A line is kept only until it is complete, and never more of it than is allowed."""
 
-    def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, form: LineForm[M]) -> None:
+        self._form = form
         self._received = bytearray()
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[M]:
         """Return the messages that are complete now. Raises :class:`~.messages.BadMessage`; nothing can be read
         afterwards."""
         begin = len(self._received)
         self._received += data
-        messages: list[Message] = []
-        start = 0
+        messages: list[M] = []
+        start, longest = 0, self._form.max_line_bytes
         # From where the new bytes begin: a long line that comes in pieces is not searched again each time.
         while (end := self._received.find(b"\n", max(start, begin))) >= 0:
-            if end - start > self._max_bytes:
+            if end - start > longest:
                 raise BadMessage("a line that is too long")
-            messages.append(decode(bytes(self._received[start:end])))
+            messages.append(self._form.decode(bytes(self._received[start:end])))
             start = end + 1
         del self._received[:start]
-        if len(self._received) > self._max_bytes:
+        if len(self._received) > longest:
             raise BadMessage("a line that is too long")
         return messages
 
 
-class StreamChannel:
-    """A :class:`Channel` over ``stream``, which belongs to it from now on."""
+class StreamChannel(Generic[M]):
+    """A channel of messages in that ``form`` over ``stream``, which belongs to it from now on; one of the supervisor's
+    and workers' messages is a :class:`Channel`."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, form: LineForm[M]) -> None:
         self._stream = stream
+        self._form = form
         self._unsent = bytearray()
         self._something = trio.Event()
         self._writing = False
         self._emptied = trio.lowlevel.ParkingLot()
         self.broken = False
 
-    def post(self, message: Message) -> None:
+    def post(self, message: M) -> None:
         if self.broken:
             return
-        self._unsent += encode(message)
+        self._unsent += self._form.encode(message)
         self._something.set()
-        if len(self._unsent) > MAX_UNSENT_BYTES:
+        if len(self._unsent) > self._form.max_unsent_bytes:
             self._break()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much waits, beside what is on its way."""
+        return len(self._unsent)
 
     def _break(self) -> None:
         self.broken = True
@@ -110,7 +128,7 @@ class StreamChannel:
         while (self._unsent or self._writing) and not self.broken:
             await self._emptied.park()
 
-    async def run(self, receive: Receive) -> None:
+    async def run(self, receive: Callable[[M], None]) -> None:
         fault: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -129,8 +147,8 @@ class StreamChannel:
         if fault is not None:
             raise fault
 
-    async def _read(self, receive: Receive) -> None:
-        lines = Lines()
+    async def _read(self, receive: Callable[[M], None]) -> None:
+        lines = Lines(self._form)
         try:
             while data := await self._stream.receive_some(_READ_BYTES):
                 for message in lines.feed(bytes(data)):

@@ -11,6 +11,7 @@ successor       replaces this proxy by a new process: the upgrade
 predecessor     takes the place of a proxy that runs
 succession      the parts that are handed over
 handover        what the two tell each other
+relaying        what an operator asks of all clients, asked of the old one too
 rolls           restarts nodes one after the other, as an operator has ordered
 state_keeper    the file in which orders, pins and a roll outlive this process
 rolling_restart replaces all workers, one by one

@@ -7,6 +7,7 @@ import platform
 import ssl
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from cxfr_proxy import __version__, events
 from cxfr_proxy.admin.http.certificate import HttpCertificate
@@ -21,6 +22,9 @@ from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay import engine
 from cxfr_proxy.supervisor.workers import Workers
 from cxfr_proxy.xmpp.framing import framer
+
+_EARLIER_EVENTS: Final = 1000
+"""Most events of proxies before this one, the latest."""
 
 
 class AboutProxy:
@@ -44,6 +48,7 @@ class AboutProxy:
         self._http_certificate = http_certificate
         self._host = host
         self._started, self._began = time.time(), time.monotonic()
+        self._earlier: Sequence[EventRow] = ()  # of a proxy whose place this one has taken
         self._listen: list[str] | None = None
         self._room = 0
 
@@ -108,7 +113,15 @@ class AboutProxy:
         return "starting" if self._listen is None else "serving"
 
     async def events(self) -> list[EventRow]:
+        others = await self._workers.event_rows()
         # A single worker is in this process, where there is one log.
         in_process = any(link.pid == os.getpid() for link in self._workers)
-        others = [] if in_process else await self._workers.event_rows()
-        return sorted([*event_rows(SUPERVISOR), *others], key=lambda row: row.time)
+        return sorted([*self.known_events(), *(() if in_process else others)], key=lambda row: row.time)
+
+    def known_events(self) -> list[EventRow]:
+        """Return those of this process, and of the proxies before it, as they were told."""
+        return [*self._earlier, *event_rows(SUPERVISOR)]
+
+    def note_earlier_events(self, rows: Sequence[EventRow]) -> None:
+        """Show these as well: they are of the proxies before this one."""
+        self._earlier = rows[-_EARLIER_EVENTS:]

@@ -5,19 +5,23 @@
     the old one                      the new one
     HandoverBegins, news  -------->  reads settings and nodes, starts its workers
                           <--------  SuccessorReady; or SuccessorFailed, and nothing has happened
-    HandedOver            -------->  takes orders from here on; the old one accepts nobody more
+    HandedOver            -------->  takes over what is kept, and orders; those that reach the old one wait
+                          <--------  SuccessorServes; otherwise the old one takes all of it back
+    PredecessorLeaves     -------->  the old one accepts nobody more
     counts, news          -------->  until the old one has moved its clients and ends
                           <--------  NewsNoted; SuccessorStops, and the old one has to hurry
+                          <--------  PredecessorAsked: what an operator asks of all clients
+    replies               -------->  of the old one's workers, and PredecessorAnswered
 
-The two may be of different versions. So this is JSON, a line for a message, in which fields that one side does not know
-are passed over. News and counts that can't be read are left out.
+The two may be of different versions. So this is JSON, a line for a message, in which messages and fields that one side
+does not know are passed over. News, counts and replies that can't be read are left out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Final, Union, cast
 
@@ -25,14 +29,17 @@ import msgspec
 import trio
 
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.ipc.channel import LineForm, StreamChannel
+from cxfr_proxy.ipc.messages import BadMessage
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.statistics import Totals
 
-HANDOVER_VERSION: Final = 1
+HANDOVER_VERSION: Final = 2
 VARIABLE: Final = "CXFR_PROXY_HANDOVER"
 """The environment's variable that has the new one's descriptor of the channel."""
-_MAX_LINE_BYTES: Final = 256 << 20
-"""The state of 10,000 pins, and the counts of 10,000 nodes, have some megabytes."""
+_MAX_BYTES: Final = 256 << 20
+"""Of a message, and of those that wait. The state of 10,000 pins, and the counts of 10,000 nodes, have some megabytes;
+what comes again and again is sent when the one before has gone out."""
 _READ_BYTES: Final = 1 << 16
 _FIRST_SECONDS: Final = 10.0
 _FAILED: Final = 2
@@ -51,19 +58,27 @@ class GivenSocket(msgspec.Struct, frozen=True):
     lasting: bool = False
 
 
+class UnknownMessage(HandoverMessage, frozen=True):
+    """One that only the other version knows. It is passed over."""
+
+
 class PredecessorCounts(HandoverMessage, frozen=True):
     """The old one's counts since its beginning: ``sessions`` and ``connections`` are those it has now, ``awaited`` the
-    clients that may still fetch their session, by node."""
+    clients that may still fetch their session, by node. ``last_moves``: how many seconds ago the last session has moved
+    away from a node. ``workers``: those it has now, each a :class:`~cxfr_proxy.admin.rows.WorkerRow` as JSON."""
 
     sessions: int = 0
     connections: int = 0
     nodes: dict[str, NodeCounts] = {}
     awaited: dict[str, int] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
+    last_moves: dict[str, float] = {}
+    workers: tuple[msgspec.Raw, ...] = ()
 
 
 class HandoverBegins(HandoverMessage, frozen=True):
-    """``state`` is that of :mod:`cxfr_proxy.cluster.kept_state`. Session ids up to ``last_id`` are taken."""
+    """``state`` is that of :mod:`cxfr_proxy.cluster.kept_state`; ``state_lock`` is the descriptor that locks its file,
+    ``None`` where it is not locked. Session ids up to ``last_id`` are taken."""
 
     version: int
     pid: int
@@ -72,15 +87,28 @@ class HandoverBegins(HandoverMessage, frozen=True):
     state: str
     last_id: int
     counts: PredecessorCounts
+    state_lock: int | None = None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All that the new one has to inherit."""
+        sockets = [each.descriptor for each in (*self.for_clients, *self.for_operators)]
+        return sockets if self.state_lock is None else [*sockets, self.state_lock]
 
 
 class HandedOver(HandoverMessage, frozen=True):
-    """The new one is the proxy from now on. ``statistics``: of transfers, as JSON. ``workers``: deaths, workers that
-    hung and that were replaced, by slot, and the seconds of CPU."""
+    """The new one is the proxy once it has all of this, and serves operators.
+
+    ``statistics``: of transfers, as JSON. ``workers``: deaths, workers that hung and that were replaced, by slot, and
+    the seconds of CPU. ``checks_failed``: by node. ``history``: the last hour, each sample a
+    :class:`~cxfr_proxy.admin.rows.HistoryRow` as JSON.
+    """
 
     state: str
     statistics: msgspec.Raw
     workers: dict[int, tuple[int, int, int, float]]
+    checks_failed: dict[str, int] = {}
+    history: tuple[msgspec.Raw, ...] = ()
 
 
 class PredecessorNews(HandoverMessage, frozen=True):
@@ -95,10 +123,41 @@ class PredecessorTransfer(HandoverMessage, frozen=True):
     ended: msgspec.Raw
 
 
+class PredecessorLeaves(HandoverMessage, frozen=True):
+    """The new one is the proxy; the service manager knows it."""
+
+
+class PredecessorEvents(HandoverMessage, frozen=True):
+    """The old one's latest events, in place of those it has told before; each is an
+    :class:`~cxfr_proxy.admin.rows.EventRow` as JSON. It tells them as it hands over, when it is asked, and as it ends.
+    """
+
+    events: tuple[msgspec.Raw, ...]
+
+
+class PredecessorReply(HandoverMessage, frozen=True):
+    """A part of the answer of one of the old one's workers: a :class:`~cxfr_proxy.ipc.questions.WorkerReply` as
+    JSON."""
+
+    request: int
+    reply: msgspec.Raw
+
+
+class PredecessorAnswered(HandoverMessage, frozen=True):
+    """All replies to that question are there; ``omissions`` say in a sentence each what is missing."""
+
+    request: int
+    omissions: tuple[str, ...] = ()
+
+
 class SuccessorReady(HandoverMessage, frozen=True):
     """All is read, and the workers serve."""
 
     version: str
+
+
+class SuccessorServes(HandoverMessage, frozen=True):
+    """All is taken over, and operators are served."""
 
 
 class SuccessorFailed(HandoverMessage, frozen=True):
@@ -115,6 +174,18 @@ class NewsNoted(HandoverMessage, frozen=True):
     session: int
 
 
+class PredecessorAsked(HandoverMessage, frozen=True):
+    """A question to the old one's workers: a :class:`~cxfr_proxy.ipc.questions.WorkerQuestion` as JSON."""
+
+    request: int
+    question: msgspec.Raw
+
+
+class _Named(msgspec.Struct):
+    type: str
+
+
+_NAMES: Final = frozenset(each.__name__ for each in HandoverMessage.__subclasses__())
 _decoder: Final = msgspec.json.Decoder(Union[tuple(HandoverMessage.__subclasses__())])  # noqa: UP007
 _encoder: Final = msgspec.json.Encoder()
 
@@ -124,79 +195,29 @@ def encode_handover(message: HandoverMessage) -> bytes:
 
 
 def decode_handover(line: bytes) -> HandoverMessage:
-    """Return the message. Raises :class:`ConfigError`."""
+    """Return the message. Raises :class:`BadMessage`."""
     try:
         return cast("HandoverMessage", _decoder.decode(line))
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise ConfigError(f"handover: {exc}, in {line[:80]!r}") from exc
+        if _is_unknown(line):
+            return UnknownMessage()
+        raise BadMessage(f"{exc}, in {line[:80]!r}") from exc
 
 
-class HandoverChannel:
-    """One end of the channel. Posting never blocks."""
+def _is_unknown(line: bytes) -> bool:
+    try:
+        return msgspec.json.decode(line, type=_Named).type not in _NAMES
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
 
-    def __init__(self, end: socket.socket) -> None:
-        end.setblocking(False)
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(end))
-        self._unsent = bytearray()
-        self._something = trio.Event()
-        self._sent = trio.lowlevel.ParkingLot()
-        self.closed = False
 
-    def post(self, message: HandoverMessage) -> None:
-        if not self.closed:
-            self._unsent += encode_handover(message)
-            self._something.set()
+HANDOVER_FORM: Final[LineForm[HandoverMessage]] = LineForm(encode_handover, decode_handover, _MAX_BYTES, _MAX_BYTES)
 
-    async def flush(self) -> None:
-        """Wait until everything that was posted is sent, or the channel is closed."""
-        while self._unsent and not self.closed:
-            await self._sent.park()
 
-    async def run(self, receive: Callable[[HandoverMessage], None]) -> None:
-        """Carry messages until the other end has closed. Raises :class:`ConfigError` for one that can't be read."""
-        fault: ConfigError | None = None
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write)
-                try:
-                    await self._read(receive)
-                except ConfigError as exc:
-                    fault = exc  # raised below, since the nursery would put it into a group
-                nursery.cancel_scope.cancel()
-        finally:
-            self.closed = True
-            self._sent.unpark_all()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
-                await trio.aclose_forcefully(self._stream)
-        if fault is not None:
-            raise fault
-
-    async def _read(self, receive: Callable[[HandoverMessage], None]) -> None:
-        received = bytearray()
-        try:
-            while data := await self._stream.receive_some(_READ_BYTES):
-                received += data
-                *lines, rest = received.split(b"\n") if b"\n" in data else (received,)
-                received = bytearray(rest)
-                for line in lines:
-                    receive(decode_handover(bytes(line)))
-                if len(received) > _MAX_LINE_BYTES:
-                    raise ConfigError("handover: a line that is too long")
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the other end was killed: an end like any other
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._something.wait()
-                self._something = trio.Event()
-                while self._unsent:
-                    piece = bytes(self._unsent[:_READ_BYTES])
-                    await self._stream.send_all(piece)
-                    del self._unsent[: len(piece)]  # behind it: flush() must not return while it is on its way
-                self._sent.unpark_all()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # _read() ends the channel
+def handover_channel(end: socket.socket) -> StreamChannel[HandoverMessage]:
+    """Return the channel of which this is an end."""
+    end.setblocking(False)
+    return StreamChannel(trio.SocketStream(trio.socket.from_stdlib_socket(end)), HANDOVER_FORM)
 
 
 # --- before the new one's loop runs
@@ -240,9 +261,11 @@ def read_beginning(end: socket.socket) -> HandoverBegins:
             received += end.recv(len(seen) if at < 0 else at + 1)
             if at >= 0:
                 break
+        message = decode_handover(bytes(received))
     except OSError as exc:
         raise ConfigError(f"handover: {exc.strerror or exc}") from exc
-    message = decode_handover(bytes(received))
+    except BadMessage as exc:
+        raise ConfigError(f"handover: {exc}") from exc
     if not isinstance(message, HandoverBegins) or message.version != HANDOVER_VERSION:
         raise ConfigError("handover: the proxy that runs hands over in a form that this version does not know")
     return message

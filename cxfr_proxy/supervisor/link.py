@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar, cast
@@ -83,23 +83,53 @@ class LinkState(StrEnum):
     STOPPING = "stopping"
 
 
-@dataclass(eq=False, slots=True)
 class Request(Generic[R]):
-    """A question and as much of the answer as has come. ``error``: why there is none, or not all of it. ``seconds``:
-    how long the next part may take."""
+    """A question to one worker, and as much of the answer as has come. ``error``: why there is none, or not all of it.
+    ``seconds``: how long the next part may take."""
 
-    reply: R
-    seconds: float
-    error: str | None = None
-    answered: trio.Event = field(default_factory=trio.Event)
-    limit: trio.CancelScope = field(default_factory=trio.CancelScope)
-    heard_at: float = field(default_factory=trio.current_time)
-    """When the last part has come; before the first, when it was asked."""
+    def __init__(self, question: WorkerQuestion[R]) -> None:
+        self.question = question
+        self.seconds = question.seconds
+        self.reply = question.nothing()
+        self.error: str | None = None
+        self.answered = trio.Event()
+        self.limit = trio.CancelScope()
+        self.heard_at = trio.current_time()
+        """When the last part has come; before the first, when it was asked."""
 
     def heard(self) -> None:
         """Wait for the next part from now on."""
         self.heard_at = trio.current_time()
         self.limit.deadline = self.heard_at + self.seconds
+
+    def include(self, part: R) -> None:
+        """Take the next part of the answer."""
+        self.reply.include(part)
+
+
+class LastReplies:
+    """One answerer's latest replies to questions where the last will do."""
+
+    def __init__(self) -> None:
+        self._replies: dict[type, WorkerReply] = {}
+
+    def fill_in(self, request: Request[R]) -> None:
+        """Have the request, for which nothing more will come, hold the last reply if its own is not complete."""
+        kind = type(request.question)
+        if not request.question.last_will_do:
+            return
+        # The first time there is no earlier reply, so an incomplete one has to do.
+        self._replies.setdefault(kind, request.reply)
+        if request.answered.is_set():
+            self._replies[kind] = request.reply
+        request.reply = cast("R", self._replies[kind])
+
+
+class Answerer(Protocol):
+    """A worker, or the proxy whose place this one has taken: one who can be asked."""
+
+    async def carry(self, request: Request[R]) -> None:
+        """Ask, and wait for the answer, which lacks what did not come in time."""
 
 
 class LinkListener(Protocol):
@@ -145,7 +175,7 @@ class Link:
         self._news_of_nodes = trio.Event()
         self._nodes_sent = trio.lowlevel.ParkingLot()
         self._requests: dict[int, Request[WorkerReply]] = {}
-        self._replies: dict[type, WorkerReply] = {}  # the latest ones to questions where the last will do
+        self._last_replies = LastReplies()
         self._last_request = NOBODY
 
     @property
@@ -285,24 +315,17 @@ class Link:
         if self.greeted:
             self._silent_turns = 0
 
-    async def ask(self, question: WorkerQuestion[R]) -> Request[R]:
+    async def carry(self, request: Request[R]) -> None:
         """Ask, and wait for the answer, which lacks what did not come in time: of a long one, each part has its own.
         While an answer is overdue already, only actions are asked for at all."""
-        request = Request(question.nothing(), question.seconds)
-        overdue = self.overdue_since is not None and not question.is_action
+        overdue = self.overdue_since is not None and not request.question.is_action
         if self.gone or self.state is LinkState.STARTING or overdue:
             await trio.lowlevel.checkpoint()
         else:
-            await self._wait_for_answer(question, request)
-        if question.last_will_do:
-            # The first time there is no earlier reply, so an incomplete one has to do.
-            self._replies.setdefault(type(question), request.reply)
-            if request.answered.is_set():
-                self._replies[type(question)] = request.reply
-            request.reply = cast("R", self._replies[type(question)])
-        return request
+            await self._wait_for_answer(request)
+        self._last_replies.fill_in(request)
 
-    async def _wait_for_answer(self, question: WorkerQuestion[R], request: Request[R]) -> None:
+    async def _wait_for_answer(self, request: Request[R]) -> None:
         self._last_request += 1
         number = self._last_request
         self._requests[number] = cast("Request[WorkerReply]", request)
@@ -310,7 +333,7 @@ class Link:
             with request.limit:
                 request.heard()
                 await self._until_it_knows_the_nodes()  # the question may be about a node that is new
-                self.post(Ask(number, question))
+                self.post(Ask(number, request.question))
                 await request.answered.wait()
         finally:
             self._requests.pop(number, None)
@@ -323,7 +346,7 @@ class Link:
         if request is not None:
             request.heard()
             if part.reply is not None:
-                request.reply.include(part.reply)
+                request.include(part.reply)
             request.error = request.error or part.error
             if part.last:
                 request.answered.set()

@@ -6,6 +6,7 @@ It also shares state with other proxies, and offers all of it to the operator: c
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -147,9 +148,10 @@ class Management:
         self._http: list[trio.SocketListener] = []
         self._operating = trio.CancelScope()
         self._reports = ServiceReports(manager, cluster, workers)
-        self._about = AboutProxy(
+        self.about = AboutProxy(
             settings, cluster, workers, self._sharing, self.files.certificates, http_certificate, host
         )
+        self.history = History(workers)
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)
         self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._sharing, feed, operations.kept)
@@ -166,8 +168,8 @@ class Management:
             peers=self._sharing,
             files=self.reloading,
             settings=self.reloading,
-            about=self._about,
-            history=History(workers),
+            about=self.about,
+            history=self.history,
             state=operations.kept,
         )
 
@@ -213,7 +215,7 @@ class Management:
             (Task.RELOAD, self.reloading.watch),
             (Task.USER_MAP, self.users.watch),
             (Task.CHECK, self.checks.run),
-            (Task.HISTORY, self.console.history.run),
+            (Task.HISTORY, self.history.run),
             (Task.REBALANCE, self._operations.rebalances.watch),
             (Task.VACANCY, self._vacancy.run),
             (Task.FEATURES, self._compare_features_when_changed),
@@ -300,14 +302,22 @@ class Management:
         """Wait until whoever watches the upgrade has been told of its end."""
         await self._door.wait_closed()
 
-    def take_over(self, before: KeptState) -> None:
-        """Go on with what is kept by now; what was kept ``before`` holds already."""
+    def checks_failed(self) -> dict[str, int]:
+        """Return how many checks have failed, by node."""
+        return {node.name: node.checks_failed for node in self._cluster if node.checks_failed}
+
+    def take_over(self, before: KeptState, checks_failed: Mapping[str, int]) -> None:
+        """Go on with what is kept by now; what was kept ``before`` holds already. Count on from the checks that had
+        failed."""
         self._sharing.take_over(before)
         self._rolls.go_on()
+        for name, failed in checks_failed.items():
+            if name in self._cluster:
+                self._cluster.get(name).checks_failed += failed
 
     def announce(self, addresses: list[tuple[str, int]], paths: list[str], *, room: int) -> None:
         """Log that clients can connect now, at these addresses and unix sockets."""
-        self._about.serves(addresses, paths, room=room)
+        self.about.serves(addresses, paths, room=room)
         announce(
             addresses,
             paths,

@@ -25,6 +25,7 @@ from cxfr_proxy.cluster.roll import RollRecord
 from cxfr_proxy.cluster.shared import Directive
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.file_lock import FileLock, FileLocked
 from cxfr_proxy.files import read_file, replace_file
 
 LEARNED_SECONDS: Final = 60.0
@@ -76,6 +77,30 @@ class StateFile:
             file=str(self.path),
         )
 
+    def lock(self, inherited: int | None) -> FileLock | None:
+        """Lock it for this proxy, or have the lock that was ``inherited``, as a descriptor. Return ``None``, and log
+        why, where the disk refuses.
+
+        Raises :class:`ConfigError` where another proxy has it.
+        """
+        name = f"{self.path}.lock"
+        lock = FileLock.inherited(inherited, name) if inherited is not None else None
+        if lock is not None:
+            return lock
+        try:
+            lock = FileLock.take(name)
+        except FileLocked as exc:
+            whose = f"another proxy (pid {exc.pid})" if exc.pid is not None else "another proxy"
+            raise ConfigError(
+                f"state {self.path}: {whose} keeps its state in this file (give this one its own: --state PATH)"
+            ) from exc
+        except OSError as exc:
+            # A full disk is no reason not to serve.
+            emit(_log, "state-not-locked", level=logging.WARNING, path=name, reason=exc.strerror or str(exc))
+            return None
+        lock.note_owner()
+        return lock
+
     def write(self, content: bytes) -> None:
         """Have it hold this. Raises :class:`OSError`, and then it is as it was."""
         replace_file(self.path, content)
@@ -107,8 +132,11 @@ class StateKeeper:
         self._learned_at: float | None = None  # what was learned then is not written yet
         self._attempts = trio.lowlevel.ParkingLot()
         self._problem: str | None = None
+        self._offered: trio.Event | None = None
+        """Whether the state is offered to another process; set where it was taken back."""
         self._given_away = False
         self._writing = False
+        self._lock: FileLock | None = None
 
     def load(self) -> None:
         """Take up what was kept. Blocks for a moment. Raises :class:`ConfigError`."""
@@ -119,16 +147,47 @@ class StateKeeper:
         """Raise :class:`ConfigError` where :meth:`load` would."""
         self._file.read()
 
+    def lock(self, inherited: int | None = None) -> None:
+        """Have the file alone; ``inherited`` is a descriptor with the lock of a proxy whose place this one takes. Its
+        directory has to be there by now. Raises :class:`ConfigError` where another proxy has it."""
+        self._lock = self._file.lock(inherited)
+
+    @property
+    def lock_descriptor(self) -> int | None:
+        """The descriptor with the lock; ``None``: it could not be locked."""
+        return self._lock.descriptor if self._lock is not None else None
+
+    def unlock(self) -> None:
+        """Leave the file to others, if it was locked."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def take_over(self, state: KeptState) -> None:
         """Take up what another proxy has kept, which does so no more: all of it is written."""
+        if self._lock is not None:
+            self._lock.note_owner()
         self.state = state
         self._memory.software_was_known(state.software_known(self._wall_clock()))
         self._has_changed()
 
-    def give_away(self) -> bytes:
-        """Write nothing any more: another process does. Return the state as it is written."""
-        self._given_away = True
+    def offer(self) -> bytes:
+        """Write nothing until :meth:`take_back`. Return the state as it is written, for another process."""
+        self._offered = trio.Event()
         return self.content()
+
+    def take_back(self) -> None:
+        """Write again, if it was offered: all of it, since the other process may have written some."""
+        if self._offered is not None:
+            self._offered.set()
+            self._offered = None
+            if self._lock is not None:
+                self._lock.note_owner()
+            self._has_changed()
+
+    def give_away(self) -> None:
+        """Write nothing any more: another process does."""
+        self._given_away = True
 
     def content(self) -> bytes:
         """Return the state as it is written."""
@@ -171,6 +230,8 @@ class StateKeeper:
         """Write what changes, until cancelled."""
         while True:
             await self._until_due()
+            while self._offered is not None:
+                await self._offered.wait()
             await self._write()
             if self._problem is not None:
                 with trio.move_on_after(_RETRY_SECONDS):

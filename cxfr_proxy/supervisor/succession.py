@@ -9,15 +9,29 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
+from cxfr_proxy.admin.rows import EventRow, WorkerRow
 from cxfr_proxy.cluster.kept_state import KeptState, read_state
-from cxfr_proxy.ipc.messages import Announced, EarlierNews, News, Remembered, TransferEnded
+from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.codec import decode_question, encode_part
+from cxfr_proxy.ipc.messages import Announced, BadMessage, EarlierNews, News, Remembered, TransferEnded
+from cxfr_proxy.ipc.questions import CountStates, ListEvents, ReportCounts
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.catch_up import CatchUp
 from cxfr_proxy.supervisor.client_sockets import ClientSockets
-from cxfr_proxy.supervisor.handover import HANDOVER_VERSION, HandedOver, HandoverBegins, PredecessorCounts
+from cxfr_proxy.supervisor.handover import (
+    HANDOVER_VERSION,
+    HandedOver,
+    HandoverBegins,
+    HandoverMessage,
+    PredecessorAnswered,
+    PredecessorAsked,
+    PredecessorCounts,
+    PredecessorEvents,
+)
 from cxfr_proxy.supervisor.link import Link
 from cxfr_proxy.supervisor.management import Management
 from cxfr_proxy.supervisor.predecessor import Predecessor
+from cxfr_proxy.supervisor.relaying import only_in_part
 from cxfr_proxy.supervisor.state_keeper import StateKeeper
 from cxfr_proxy.supervisor.successor import UpgradeRun
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
@@ -48,6 +62,7 @@ class Succession:
         self._parted_by = math.inf  # when this proxy has to have ended
         self._management: Management | None = None
         self._announcing: dict[int, Link] = {}
+        self._manager_told = False
         self.given_away = False
         """Another process is the proxy."""
 
@@ -80,6 +95,7 @@ class Succession:
             state=self._kept.content().decode(),
             last_id=self._workers.last_id(),
             counts=self._workers.own_counts(),
+            state_lock=self._kept.lock_descriptor,
         )
 
     def earlier_news(self) -> Sequence[EarlierNews]:
@@ -87,6 +103,7 @@ class Succession:
 
     def goes_on(self) -> None:
         self._sockets.share_no_more()
+        self._kept.take_back()
 
     def hurry(self) -> None:
         self._keeper.stop()
@@ -95,22 +112,54 @@ class Succession:
         await self._kept.settle()
         await self._kept.quiet()
 
-    def hand_over(self, pid: int) -> HandedOver:
+    def offer(self) -> HandedOver:
         assert self._management is not None
-        self.given_away = True
-        self._management.give_away()
-        handed_over = HandedOver(
-            state=self._kept.give_away().decode(),
+        return HandedOver(
+            state=self._kept.offer().decode(),
             statistics=msgspec.Raw(msgspec.json.encode(self._workers.statistics.record())),
             workers=self._workers.pasts(),
+            checks_failed=self._management.checks_failed(),
+            history=tuple(map(encode_part, self._management.history.hand_over())),
         )
-        self._manager.replaced_by(pid)
+
+    def hand_over(self) -> None:
+        assert self._management is not None
+        self.given_away = True
+        self._manager_told = False
+        self._management.give_away()
+        self._kept.give_away()
         self._sockets.give_away()
         self._keeper.leave()
-        return handed_over
+
+    def tell_manager(self, pid: int) -> bool:
+        self._manager_told = self._manager_told or self._manager.replaced_by(pid)
+        return self._manager_told
 
     def predecessor_counts(self) -> PredecessorCounts:
         return self._workers.own_counts()
+
+    def predecessor_events(self) -> PredecessorEvents:
+        assert self._management is not None
+        return PredecessorEvents(tuple(map(encode_part, self._management.about.known_events())))
+
+    async def answer(self, asked: PredecessorAsked, channel: StreamChannel[HandoverMessage]) -> None:
+        assert self._management is not None
+        try:
+            question = decode_question(asked.question)
+        except BadMessage:
+            unknown = f"process {os.getpid()} is of a version that does not know how to answer this"
+            channel.post(PredecessorAnswered(asked.request, (unknown,)))
+            return
+        cut = False
+        if isinstance(question, ListEvents):
+            events = await self._management.about.events()
+            channel.post(PredecessorEvents(tuple(map(encode_part, events))))
+        else:
+            cut = await self._workers.relay(question, asked.request, channel)
+        if isinstance(question, ReportCounts | CountStates):
+            channel.post(self._workers.own_counts())
+        omissions = [*self._workers.omissions(), *((only_in_part(),) if cut else ())]
+        channel.post(PredecessorAnswered(asked.request, tuple(omissions)))
 
     def pass_on(self, link: Link, news: AnyClientNews, upgrade: UpgradeRun | None) -> None:
         """Pass on what a worker has said. It is told when all know that a client is about to be asked to move."""
@@ -144,8 +193,12 @@ class Succession:
             with trio.move_on_at(self._parted_by):
                 await self._predecessor.gone.wait()
 
-    def note_predecessor_counts(self, counts: PredecessorCounts) -> None:
-        self._workers.note_predecessor(counts)
+    def note_predecessor_counts(self, counts: PredecessorCounts, workers: Sequence[WorkerRow]) -> None:
+        self._workers.note_predecessor(counts, workers)
+
+    def note_predecessor_events(self, events: Sequence[EventRow]) -> None:
+        assert self._management is not None
+        self._management.about.note_earlier_events(events)
 
     def note_predecessor_news(self, news: EarlierNews) -> None:
         self._memory.note(news.news, trio.current_time() - news.seconds_ago)
@@ -164,6 +217,8 @@ class Succession:
         if statistics is not None:
             self._workers.statistics.take_over(statistics)
         self._workers.take_over_pasts(handed_over.workers)
+        self._workers.also_ask(predecessor.questions)
         self._kept.take_over(state)
         self._sockets.share_no_more()
-        self._management.take_over(predecessor.state)
+        self._management.take_over(predecessor.state, handed_over.checks_failed)
+        self._management.history.take_over(predecessor.history(handed_over))

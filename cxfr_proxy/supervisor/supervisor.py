@@ -169,6 +169,7 @@ class Supervisor:
             await self._serve(task_status)
             return
         async with trio.open_nursery() as following:
+            self._predecessor.tell_first_counts(self._succession)
             start_once(following, Task.UPGRADE, partial(self._predecessor.run, self._succession))
             await self._management.begin_beside(self._predecessor.state)
             await self._serve(task_status)
@@ -192,6 +193,7 @@ class Supervisor:
             self._management.bind()
             if self._predecessor is not None:
                 self._sockets.share()
+            self._kept.lock(self._predecessor.begins.state_lock if self._predecessor is not None else None)
             async with trio.open_nursery() as services:
                 for task, run in (
                     (Task.USER_MAP, self._send_user_map),
@@ -212,6 +214,7 @@ class Supervisor:
                             raise ConfigError("it was told to stop")
                         self._succession.take_over(self._predecessor, await self._predecessor.hand_over())
                         await self._management.open(services, room=room)
+                        await self._predecessor.leaves()
                     self._management.announce(self.addresses, self._sockets.paths, room=room)
                     self._manager.ready()
                     task_status.started()
@@ -226,6 +229,7 @@ class Supervisor:
         finally:
             self._management.close()
             self._sockets.close()
+            self._kept.unlock()
 
     async def _follow_reports(self) -> None:
         """Act on the workers' counts, once for many reports, until cancelled."""

@@ -20,6 +20,8 @@ from cxfr_proxy.admin.rows import EventRow, SessionDetailsRow, TransferRow, Work
 from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
+from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.codec import encode_part
 from cxfr_proxy.ipc.messages import NOBODY, Ask, Elsewhere, Grant, WorkerCounts
 from cxfr_proxy.ipc.questions import (
     CountStates,
@@ -38,8 +40,9 @@ from cxfr_proxy.ipc.questions import (
     WorkerReply,
 )
 from cxfr_proxy.supervisor.absences import Absences
-from cxfr_proxy.supervisor.handover import PredecessorCounts
-from cxfr_proxy.supervisor.link import Link, LinkState, Request
+from cxfr_proxy.supervisor.handover import HandoverMessage, PredecessorCounts
+from cxfr_proxy.supervisor.link import Answerer, Link, LinkState, Request
+from cxfr_proxy.supervisor.relaying import PredecessorQuestions, RelayedRequest
 from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
 from cxfr_proxy.transfers.move_window import WindowState, sum_of
 from cxfr_proxy.transfers.pace import OwnPace
@@ -54,6 +57,7 @@ or still accepts until the new one is up."""
 _NONE: Final = NodeCounts()
 
 R = TypeVar("R", bound=WorkerReply)
+A = TypeVar("A", bound=Answerer)
 
 
 @dataclass(eq=False, slots=True)
@@ -138,6 +142,8 @@ class Workers:
         self.slots = [WorkerSlot(number) for number in range(1, workers + 1)]
         self.predecessor = PredecessorCounts()
         """The counts of the proxy whose place this one has taken, which may have clients still."""
+        self._predecessor_rows: Sequence[WorkerRow] = ()
+        self._others: list[PredecessorQuestions] = []  # who is asked beside the workers
         self._past: dict[str, NodeCounts] = {}
         self._past_totals = Totals()
         self.statistics = TransferStatistics()
@@ -176,6 +182,7 @@ class Workers:
 
     def own_counts(self) -> PredecessorCounts:
         """Return all counts, for a proxy that takes the place of this one."""
+        now = trio.current_time()
         names = {*self._past, *self.predecessor.nodes, *(name for link in self for name in link.counts.nodes or {})}
         awaited = {*self.predecessor.awaited, *(name for link in self for name in link.counts.awaited or {})}
         return PredecessorCounts(
@@ -184,11 +191,17 @@ class Workers:
             nodes={name: self.of_node(name) for name in names},
             awaited={name: self.awaited(name) for name in awaited},
             totals=self.totals(),
+            last_moves={node: now - at for node, at in self._last_moves.items()},
+            workers=tuple(map(encode_part, self.worker_rows())),
         )
 
-    def note_predecessor(self, counts: PredecessorCounts) -> None:
-        """Note the latest counts of the proxy whose place this one has taken."""
+    def note_predecessor(self, counts: PredecessorCounts, workers: Sequence[WorkerRow] = ()) -> None:
+        """Note the latest counts of the proxy whose place this one has taken, and its workers of now."""
         self.predecessor = counts
+        self._predecessor_rows = workers
+        now = trio.current_time()
+        for node, seconds_ago in counts.last_moves.items():
+            self._note_move(node, now - seconds_ago)
 
     def pasts(self) -> dict[int, tuple[int, int, int, float]]:
         """Return of each slot: workers that died, hung, and were replaced, and the seconds of CPU of all."""
@@ -230,7 +243,10 @@ class Workers:
         """Note that the transfer of that session is over."""
         self.statistics.add(transfer)
         self.absences.note_transfer(session, full_jid, transfer)
-        self._last_moves[transfer.node] = trio.current_time()
+        self._note_move(transfer.node, trio.current_time())
+
+    def _note_move(self, node: str, at: float) -> None:
+        self._last_moves[node] = max(at, self.last_move(node))
 
     def last_move(self, node: str) -> float:
         """Return when the last session moved away from that node, by trio's clock; minus infinity: none has."""
@@ -306,24 +322,27 @@ class Workers:
 
     # --- for the operator
 
+    def also_ask(self, predecessor: PredecessorQuestions) -> None:
+        """Ask the proxy whose place this one has taken as well, as long as it has clients."""
+        self._others = [predecessor]
+
     async def ask(self, question: WorkerQuestion[R]) -> R:
         """Ask all workers; return their replies as one."""
         total = question.nothing()
-        for request in await self._ask_each(question):
+        requests = {answerer: Request(question) for answerer in (*self, *self._others)}
+        await _carry_all(requests)
+        for request in requests.values():
             total.include(request.reply)
         return total
 
-    async def _ask_each(self, question: WorkerQuestion[R]) -> list[Request[R]]:
-        requests: list[Request[R]] = []
-
-        async def ask(link: Link) -> None:
-            # All at once: a worker that hangs costs its time once, and not each worker's in turn.
-            requests.append(await link.ask(question))
-
-        async with trio.open_nursery() as asking:
-            for link in self:
-                asking.start_soon(ask, link)
-        return requests
+    async def relay(self, question: WorkerQuestion[R], number: int, channel: StreamChannel[HandoverMessage]) -> bool:
+        """Ask all workers, for the proxy that has taken the place of this one; the parts of their replies go on by that
+        channel, under that number. Return whether some had to be left out."""
+        requests = {link: RelayedRequest(question, number, channel) for link in self}
+        await _carry_all(requests)
+        for request in requests.values():
+            request.end()
+        return any(request.cut for request in requests.values())
 
     async def refresh(self) -> None:
         await self.ask(ReportCounts())
@@ -373,11 +392,12 @@ class Workers:
             "is missing here, or as old as that"
             for link in self
             if link.overdue_since is not None
-        ]
+        ] + [omission for other in self._others for omission in other.omissions()]
 
     def worker_rows(self) -> list[WorkerRow]:
-        """Return the workers by number, leaving ones before their successors."""
-        return [row for slot in self.slots for row in _worker_rows(slot)]
+        """Return the workers by number, leaving ones before their successors; first those of the proxy whose place
+        this one has taken."""
+        return [*self._predecessor_rows, *(row for slot in self.slots for row in _worker_rows(slot))]
 
     def send_settings(self, taking: TakeSettings) -> None:
         """Have all workers use these, without waiting; errors are logged by the workers."""
@@ -390,7 +410,16 @@ class Workers:
             # It has been told of others by now, and is not asked before it serves.
             if link.state is LinkState.STARTING and not taking.only_try:
                 link.post(Ask(NOBODY, taking))
-        return [each.error for each in await self._ask_each(taking) if each.error is not None]
+        requests = {link: Request(taking) for link in self}
+        await _carry_all(requests)
+        return [each.error for each in requests.values() if each.error is not None]
+
+
+async def _carry_all(requests: Mapping[A, Request[R]]) -> None:
+    """Ask all at once: one that hangs costs its time once, and not each one's in turn."""
+    async with trio.open_nursery() as asking:
+        for answerer, request in requests.items():
+            asking.start_soon(answerer.carry, request)
 
 
 def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:

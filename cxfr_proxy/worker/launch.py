@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.codec import MESSAGES
 from cxfr_proxy.ipc.launch import Launched
 
 
@@ -21,7 +22,7 @@ class _Process:
 
     def __init__(self, process: trio.Process, stream: trio.SocketStream) -> None:
         self._process = process
-        self.channel = StreamChannel(stream)
+        self.channel = StreamChannel(stream, MESSAGES)
         self.pid = process.pid
 
     async def wait(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from cxfr_proxy import events
@@ -104,6 +105,11 @@ class WorkerParts:
 
     def _use_endpoint(self, config: Config) -> None:
         self.users.use(config.user_lookup, timeout=config.timeouts.lookup_timeout, cache=config.lookup_cache)
+
+    @property
+    def leaving_pid(self) -> int | None:
+        """The id of this process, if another worker has taken over; ``None``: none has."""
+        return os.getpid() if self.service.leaving else None
 
     def take_settings(self, taking: TakeSettings) -> None:
         """Use these from now on, or only try whether they could be used. Raises :class:`ConfigError`, and then nothing

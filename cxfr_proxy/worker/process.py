@@ -17,6 +17,7 @@ from cxfr_proxy import events, gc_policy, log_hooks, signals
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.codec import MESSAGES
 from cxfr_proxy.ipc.messages import Setup
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.process_title import name_process
@@ -39,7 +40,7 @@ async def _main(channel: int, listening: Sequence[int]) -> int:
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(_inherited(each))) for each in listening]
     try:
         with watching_tls():
-            await Worker(StreamChannel(stream), listeners, _configure).run()
+            await Worker(StreamChannel(stream, MESSAGES), listeners, _configure).run()
     except ConfigError as exc:
         emit(_log, "worker-fault", level=logging.ERROR, reason=str(exc))
         return 2

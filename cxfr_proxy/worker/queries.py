@@ -95,7 +95,7 @@ async def answer_sessions(parts: WorkerParts, question: FindSessions) -> AsyncIt
             listed = matching if limit is None else matching[: limit - shown]
             rows = SessionRows(
                 [machine_now - (now - relayed.opened) for relayed in listed],
-                [session_row(relayed, now) for relayed in listed],
+                [session_row(relayed, now, parts.leaving_pid) for relayed in listed],
                 len(matching),
             )
         shown += len(listed)
@@ -136,10 +136,11 @@ async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> Async
     """List the transfers that are over, in the order in which they ended, then those that run."""
     for records in _pieces(list(parts.registry.counts.recent)):
         now = trio.current_time()
-        yield TransferRows([_transfer_row(record, now) for record in records])
+        yield TransferRows([_transfer_row(record, now, parts.leaving_pid) for record in records])
     async for some in _live_pieces(parts.registry):
         now = trio.current_time()
-        yield TransferRows([row for relayed in some if (row := _running_row(relayed, now)) is not None])
+        rows = [_running_row(relayed, now, parts.leaving_pid) for relayed in some]
+        yield TransferRows([row for row in rows if row is not None])
 
 
 async def answer_drain(parts: WorkerParts, question: PlanDrain) -> AsyncIterator[DrainPlanned]:
@@ -246,7 +247,7 @@ async def session_states(registry: Registry) -> dict[str, int]:
     return states
 
 
-def _running_row(relayed: Relayed, now: float) -> TransferRow | None:
+def _running_row(relayed: Relayed, now: float, leaving: int | None) -> TransferRow | None:
     transfer = relayed.session.transfer_under_way
     if transfer is None:
         return None
@@ -262,10 +263,11 @@ def _running_row(relayed: Relayed, now: float) -> TransferRow | None:
         trigger=str(transfer.order.trigger),
         software=name_of(relayed.session.software),
         caps=relayed.session.software.caps,
+        leaving=leaving,
     )
 
 
-def _transfer_row(record: TransferRecord, now: float) -> TransferRow:
+def _transfer_row(record: TransferRecord, now: float, leaving: int | None) -> TransferRow:
     rung, outcome = record.tried[-1]
     return TransferRow(
         session=record.session,
@@ -279,4 +281,5 @@ def _transfer_row(record: TransferRecord, now: float) -> TransferRow:
         trigger=str(record.trigger),
         software=name_of(record.software),
         caps=record.software.caps,
+        leaving=leaving,
     )

@@ -39,8 +39,8 @@ class Matcher:
         return self._network is None or ip_address(address) in self._network
 
 
-def session_row(relayed: Relayed, now: float) -> Raw:
-    """Return the JSON of its row."""
+def session_row(relayed: Relayed, now: float, leaving: int | None) -> Raw:
+    """Return the JSON of its row. ``leaving`` is :attr:`~.parts.WorkerParts.leaving_pid`."""
     session = relayed.session
     row = SessionRow(
         id=relayed.id,
@@ -55,6 +55,7 @@ def session_row(relayed: Relayed, now: float) -> Raw:
         idle_seconds=now - relayed.last_active,
         transfer=str(session.rung) if session.rung is not None else None,
         inactive=session.inactive,
+        leaving=leaving,
     )
     return Raw(encode(row))
 
@@ -97,4 +98,5 @@ def details_row(parts: WorkerParts, relayed: Relayed, now: float) -> SessionDeta
         held_seconds=held_until - now if held_until is not None else None,
         unsent_to_client=relayed.unsent(Side.CLIENT),
         unsent_to_node=relayed.unsent(Side.NODE),
+        leaving=parts.leaving_pid,
     )

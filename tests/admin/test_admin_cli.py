@@ -57,6 +57,7 @@ def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[s
         "0.2s",
         "no",
         "-",
+        "-",
     ]
     run(path, "show", "transfers")
     row = capsys.readouterr().out.splitlines()[1]
@@ -72,6 +73,7 @@ def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[s
         "2.0s",
         "-",
         "drain",
+        "-",
     ]
 
 
@@ -505,9 +507,22 @@ def test_show_pins(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_workers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "workers") == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["WORKER", "PID", "STATE", "SESSIONS", "CONNECTIONS", "MEMORY", "DESCRIPTORS", "DEATHS", "HUNG", "SILENT"],
-        ["1", "4711", "up", "12", "15", "-", "-", "0", "0", "-"],
-        ["2", "-", "starting", "0", "0", "-", "-", "2", "1", "-"],
+        [
+            "WORKER",
+            "PID",
+            "STATE",
+            "SESSIONS",
+            "CONNECTIONS",
+            "MEMORY",
+            "DESCRIPTORS",
+            "DEATHS",
+            "HUNG",
+            "SILENT",
+            "MAIN",
+            "PID",
+        ],
+        ["1", "4711", "up", "12", "15", "-", "-", "0", "0", "-", "-"],
+        ["2", "-", "starting", "0", "0", "-", "-", "2", "1", "-", "-"],
     ]
 
 

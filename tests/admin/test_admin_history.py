@@ -83,3 +83,22 @@ def test_software_is_counted_by_how_its_last_transfer_ended(sessions: CountedSes
     other, gajim = history.software_rows()
     assert (other.software, other.transfers, other.failed, other.returned) == ("other", 4, 4, 0)
     assert (gajim.software, gajim.transfers, gajim.moved, gajim.silent, gajim.returned) == ("Gajim", 3, 2, 1, 1)
+
+
+async def test_it_goes_on_in_the_process_that_takes_over(
+    sessions: CountedSessions, history: History, autojump_clock: MockClock
+) -> None:
+    """Up to that moment it is the old one's, and what was counted by then is not counted again."""
+    new = History(cast("Sessions", sessions))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(history.run)
+        await trio.sleep(SAMPLE_SECONDS - 1)
+        nursery.start_soon(new.run)
+        sessions.sessions = 7
+        await trio.sleep(3)
+        sessions.sessions = 5
+        new.take_over(history.hand_over())
+        assert [row.seconds for row in new.rows()] == [SAMPLE_SECONDS, 2]
+        await trio.sleep(SAMPLE_SECONDS + 1)
+        nursery.cancel_scope.cancel()
+    assert [(row.seconds, row.sessions) for row in new.rows()] == [(SAMPLE_SECONDS, 7), (2, 5), (SAMPLE_SECONDS, 5)]

@@ -15,11 +15,13 @@ import trio
 from e2e_proxy import DOMAIN, PATIENCE_SECONDS, Command, all_bound, command, connect, nodes_file, running, until
 from e2e_talk import PATIENT, balance, come_and_go, talkative
 from e2e_workers import world
+from fake_manager import FakeManager
 
 from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +92,15 @@ async def counts_agree(proxy: Command) -> None:
 
 
 async def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """Nor does a program that is none of ours. Afterwards the only worker is replaced with its process."""
+    """Nor does a program that is none of ours. Afterwards the only worker is replaced with its process, and the service
+    manager hears whose the service is before the new process speaks to it."""
     node = DemoNode("node1")
     async with running(node) as nursery:
         file = nodes_file(tmp_path, [node], node1="check=none")
-        async with command(nursery, tmp_path, file, "--starttls", "off", "--workers", "1") as proxy:
-            with successors_ended(proxy):
+        manager = FakeManager.in_directory(tmp_path)
+        within = ("env", f"NOTIFY_SOCKET={manager.address}")
+        async with command(nursery, tmp_path, file, "--starttls", "off", "--workers", "1", within=within) as proxy:
+            with manager, successors_ended(proxy):
                 raw = await connect(proxy.address)
                 await raw.log_in("romeo")
                 good = file.read_text()
@@ -106,10 +111,62 @@ async def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
                 assert failed["failure"].startswith("/bin/false has ended with exit code 1")
                 file.write_text(good)
                 assert (await ask(proxy, "show", what="info"))["sessions"] == 1
+                assert not [said for said in manager.heard() if "MAINPID" in said]
                 done = await ask(proxy, "upgrade")
                 assert (done["step"], done["failure"]) == ("done", None)
+                heard = [said for said in manager.heard() if not said.startswith("STATUS=")]
+                assert heard == [f"MAINPID={done['pid']}", "READY=1"]
                 assert "urn:xmpp:cxfr" in await raw.xml() or await raw.error() == "reset"
                 assert (await ask(proxy, "show", what="info"))["pid"] == done["pid"] != proxy.process.pid
                 again = await connect(proxy.address)
                 await again.log_in("romeo")
         nursery.cancel_scope.cancel()
+
+
+async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Clients that do not let themselves be moved are found and kicked where they are. When the old process is killed
+    in the midst of it, the new one goes on with its own."""
+    options = ("--cxfr-timeout", "10m", "--hard-stop-after", "20m", "--transfer-rate", "1000")
+    async with world(tmp_path, certificate, *options) as it:
+        with successors_ended(it.proxy):
+            await it.log_in(6)
+            it.proxy.process.send_signal(signal.SIGUSR2)
+            (handed_over,) = await it.proxy.event("upgrade-handed-over")
+            await it.log_in(4, "later")
+            old, new = it.proxy.process.pid, handed_over["pid"]
+            await until_shown(it.proxy, "sessions", 10)
+            rows = await ask(it.proxy, "show", what="sessions")
+            workers = await ask(it.proxy, "show", what="workers")
+            leaving = {row["pid"] for row in workers if row["main_pid"] == old}
+            assert [row["main_pid"] for row in workers] == [old, old, None, None]
+            assert {row["state"] for row in workers if row["pid"] in leaving} == {"leaving"}
+            assert {row["jid"] for row in rows if row["leaving"] in leaving} == {
+                f"user{n}@{DOMAIN}/r" for n in range(6)
+            }
+            assert len([row for row in rows if row["leaving"] is None]) == 4
+            info = await ask(it.proxy, "show", what="info")
+            assert (info["pid"], info["sessions"], info["connections"]) == (new, 10, 10)
+            details = await ask(it.proxy, "show", what="session", id=rows[0]["id"])
+            assert (details["jid"], details["leaving"]) == (rows[0]["jid"], rows[0]["leaving"])
+            await until_shown(it.proxy, "transfers", 6)
+            assert await ask(it.proxy, "kick", jid=f"user0@{DOMAIN}")
+            await until_shown(it.proxy, "sessions", 9)
+            with pytest.raises(ConfigError, match="has no session"):
+                await ask(it.proxy, "kick", jid=f"user0@{DOMAIN}")
+            events = await ask(it.proxy, "show", what="events")
+            assert f"supervisor of {old}" in {row["process"] for row in events}
+            os.kill(old, signal.SIGKILL)
+            await it.proxy.event("predecessor-gone")
+            await until_shown(it.proxy, "sessions", 4)
+            assert [row["main_pid"] for row in await ask(it.proxy, "show", what="workers")] == [None, None]
+            (raw,) = await it.log_in(1, "last")
+            assert await it.pings(raw)
+
+
+async def until_shown(proxy: Command, what: str, rows: int) -> None:
+    """Wait until so many rows are shown."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        while True:
+            if len(await ask(proxy, "show", what=what)) == rows:
+                return
+            await trio.sleep(0.05)

@@ -451,6 +451,9 @@ class _Upgrades(UpgradeControl):
     def begin(self, program: Path | None = None) -> None:
         self._fake.calls.append(("upgrade", program))
 
+    async def until_decided(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def follow(self) -> AsyncGenerator[UpgradeProgress, None]:
         for row in self._fake.upgrade:
             yield row

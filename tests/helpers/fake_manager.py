@@ -27,6 +27,17 @@ class FakeManager:
         """The manager as the program has it."""
         return ServiceManager(self.address, watchdog_seconds)
 
+    def fill(self) -> int:
+        """Have it be so busy that it takes no more messages; return how many wait."""
+        waiting = 0
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            while True:
+                try:
+                    sock.sendto(b"busy", self.address)
+                    waiting += 1
+                except BlockingIOError:
+                    return waiting
+
     def heard(self) -> list[str]:
         """Return the messages that came since, lines joined by a comma."""
         messages = []

@@ -19,6 +19,7 @@ from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config, RebalanceMode, Timeouts
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.ipc.channel import Receive, StreamChannel
+from cxfr_proxy.ipc.codec import MESSAGES
 from cxfr_proxy.ipc.messages import (
     VERSION,
     AnswerPart,
@@ -96,9 +97,9 @@ class FakeWorker:
         """Why it can't take settings."""
         self.pid = 1000 + len(house.all)
         ours, theirs = memory_stream_pair()
-        self.channel = StreamChannel(ours)
+        self.channel = StreamChannel(ours, MESSAGES)
         """The supervisor's end."""
-        self._own_end = StreamChannel(theirs)
+        self._own_end = StreamChannel(theirs, MESSAGES)
         self.heard: list[tuple[float, Message]] = []
         self.counts = WorkerCounts()
         self._want = Want(0, 0, 0)

@@ -26,7 +26,7 @@ from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config.table import Config, KeyPair
 from cxfr_proxy.config.values import ClientMatch, ListenAddress, Trait
 from cxfr_proxy.ipc.channel import Channel, Lines, StreamChannel, in_memory
-from cxfr_proxy.ipc.codec import KINDS, decode, encode
+from cxfr_proxy.ipc.codec import KINDS, MESSAGES, decode, encode
 from cxfr_proxy.ipc.messages import (
     VERSION,
     Announced,
@@ -277,7 +277,7 @@ def test_every_message_is_tried() -> None:
 @given(st.lists(messages, max_size=5), st.lists(st.integers(min_value=1, max_value=60)))
 def test_wherever_it_is_cut(given_messages: list[Message], cuts: list[int]) -> None:
     data = b"".join(map(encode, given_messages))
-    lines, read = Lines(), []
+    lines, read = Lines(MESSAGES), []
     for cut in cuts:
         read += lines.feed(data[:cut])
         data = data[cut:]
@@ -341,12 +341,12 @@ def test_what_is_no_message(line: bytes) -> None:
 @pytest.mark.parametrize("data", [b"x" * 101, b"x" * 101 + b"\n"])
 def test_a_line_without_end_is_not_kept(data: bytes) -> None:
     with pytest.raises(BadMessage):
-        Lines(max_bytes=100).feed(data)
+        Lines(replace(MESSAGES, max_line_bytes=100)).feed(data)
 
 
 def over_streams() -> tuple[Channel, Channel]:
     ours, theirs = memory_stream_pair()
-    return StreamChannel(ours), StreamChannel(theirs)
+    return StreamChannel(ours, MESSAGES), StreamChannel(theirs, MESSAGES)
 
 
 @pytest.fixture(params=[over_streams, in_memory])
@@ -451,7 +451,7 @@ async def test_several_can_wait_for_what_they_said_to_be_out(ends: tuple[Channel
 
 async def test_a_channel_that_hears_nonsense() -> None:
     ours, theirs = memory_stream_pair()
-    channel = StreamChannel(ours)
+    channel = StreamChannel(ours, MESSAGES)
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -463,11 +463,10 @@ async def test_a_channel_that_hears_nonsense() -> None:
     assert channel.broken
 
 
-async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_end_that_takes_nothing() -> None:
     """The unsent bytes are bounded: the channel breaks."""
-    monkeypatch.setattr("cxfr_proxy.ipc.channel.MAX_UNSENT_BYTES", 1000)
     ours, _ = memory_stream_pair()
-    channel = StreamChannel(ours)
+    channel = StreamChannel(ours, replace(MESSAGES, max_unsent_bytes=1000))
     for _ in range(100):
         channel.post(News(UserRedirected("romeo@example.org")))
     assert channel.broken

@@ -11,8 +11,7 @@ from fake_workers import house
 from msgspec.structs import replace as restated
 from trio.testing import MockClock
 
-from cxfr_proxy.ipc.channel import MAX_LINE_BYTES
-from cxfr_proxy.ipc.codec import encode
+from cxfr_proxy.ipc.codec import MAX_LINE_BYTES, encode
 from cxfr_proxy.ipc.messages import Gone, Remembered
 from cxfr_proxy.session.client_software import SILENCES, ClientSoftware
 from cxfr_proxy.supervisor.catch_up import PIECE, CatchUp

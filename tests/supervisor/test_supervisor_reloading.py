@@ -414,7 +414,7 @@ async def test_the_certificate_of_https_is_followed(
         path.write_bytes(other.read_bytes())
         await trio.sleep(5)
         assert certificate.names("other.example")
-        expiries = it.supervisor._management._about._http_certificate.expiries
+        expiries = it.supervisor._management.about._http_certificate.expiries
         assert [*expiries] == [str(path)]
         write(settings, "transfer-rate = 20\n")
         await trio.sleep(5)

@@ -157,3 +157,42 @@ async def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 def test_what_is_written_is_json_that_people_can_read(tmp_path: Path) -> None:
     assert read_state(b'{"format": "cxfr-proxy state", "version": 1}') == KeptState()
+
+
+def test_two_proxies_can_not_keep_one_file(tmp_path: Path) -> None:
+    """The error names the file, and who has it."""
+    path = tmp_path / "state"
+    first, second, third = (StateKeeper(StateFile(path), CatchUp(60.0)) for _ in range(3))
+    first.lock()
+    with pytest.raises(
+        ConfigError, match=rf"state {path}: another proxy \(pid {os.getpid()}\) keeps its state in this"
+    ):
+        second.lock()
+    assert first.lock_descriptor is not None
+    third.lock(os.dup(first.lock_descriptor))  # the one that takes the place of the first
+    first.unlock()
+    with pytest.raises(ConfigError, match="another proxy"):
+        second.lock()
+    third.unlock()
+    second.lock()
+    second.unlock()
+
+
+def test_a_lock_of_another_file_is_no_lock(tmp_path: Path) -> None:
+    """The settings may name another file by the time of an upgrade."""
+    before, after, other = (StateKeeper(StateFile(tmp_path / name), CatchUp(60.0)) for name in ("old", "new", "new"))
+    before.lock()
+    assert before.lock_descriptor is not None
+    after.lock(os.dup(before.lock_descriptor))
+    with pytest.raises(ConfigError, match="another proxy"):
+        other.lock()
+    before.unlock()
+    after.unlock()
+
+
+def test_a_disk_that_refuses_the_lock_is_no_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keeper = StateKeeper(StateFile(tmp_path / "nowhere" / "state"), CatchUp(60.0))
+    keeper.lock()
+    assert keeper.lock_descriptor is None
+    assert [record.msg for record in caplog.records] == ["state-not-locked"]
+    keeper.unlock()

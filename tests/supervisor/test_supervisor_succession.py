@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,17 +14,23 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from fake_manager import FakeManager
 from fake_workers import House, house
 from waiting import until
 
-from cxfr_proxy.admin.sentences import in_words
+from cxfr_proxy.admin.metrics.snapshot import MetricsSnapshot, ProcessFigures
+from cxfr_proxy.admin.metrics.table import METRICS
+from cxfr_proxy.admin.rows import EventRow, HistoryRow, WorkerRow
 from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.shared import Directive
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.file_lock import FileLock, FileLocked
 from cxfr_proxy.ipc.messages import EarlierNews
+from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.proxy import only
+from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.supervisor.catch_up import CatchUp
@@ -32,22 +38,28 @@ from cxfr_proxy.supervisor.handover import (
     HANDOVER_VERSION,
     HandedOver,
     HandoverBegins,
-    HandoverChannel,
     HandoverMessage,
     PredecessorCounts,
+    PredecessorEvents,
+    PredecessorLeaves,
     SuccessorReady,
+    SuccessorServes,
     SuccessorStops,
     encode_handover,
+    handover_channel,
 )
 from cxfr_proxy.supervisor.predecessor import Predecessor
 from cxfr_proxy.supervisor.state_keeper import StateFile, StateKeeper
-from cxfr_proxy.supervisor.successor import Program, UpgradeRun, Upgrades
+from cxfr_proxy.supervisor.successor import Program, UpgradeRun
 from cxfr_proxy.transfers.client_news import ClientNews, Lost, SessionResumable
 from cxfr_proxy.transfers.counts import NodeCounts
-from cxfr_proxy.transfers.statistics import PastTransfer, TransferStatistics, TriedRung
+from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TransferStatistics, TriedRung
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 STATE = KeptState().encode().decode()
+HISTORY = (msgspec.Raw(msgspec.json.encode(HistoryRow("2026-01-01T00:00:00Z", 10.0, 3, 2, 0, 0, 0, 0, 0))),)
+EVENT = EventRow("2026-01-01T00:00:00Z", "WARNING", "node-down", 1, "supervisor", "node=node1")
+FIGURES = ProcessFigures(0.0, ProcessCost())
 PROGRAM = Program(["/bin/false"], [], {})
 MOVED = PastTransfer("node1", Trigger.DRAIN, "Gajim", (TriedRung(Rung.CXFR, Outcome.MOVED),), 0.3)
 
@@ -55,12 +67,14 @@ MOVED = PastTransfer("node1", Trigger.DRAIN, "Gajim", (TriedRung(Rung.CXFR, Outc
 class OldProxy:
     """What the test says as the proxy that ran before, and what it hears."""
 
-    def __init__(self, counts: PredecessorCounts | None = None) -> None:
+    def __init__(
+        self, counts: PredecessorCounts | None = None, state: str = STATE, state_lock: int | None = None
+    ) -> None:
         ours, theirs = socket.socketpair()
-        begins = HandoverBegins(HANDOVER_VERSION, 4711, (), (), STATE, 4000, counts or PredecessorCounts())
+        begins = HandoverBegins(HANDOVER_VERSION, 4711, (), (), state, 4000, counts or PredecessorCounts(), state_lock)
         ours.sendall(encode_handover(begins))
         self.predecessor = Predecessor(theirs)
-        self.channel = HandoverChannel(ours)
+        self.channel = handover_channel(ours)
         self.heard: list[HandoverMessage] = []
         self.life = trio.CancelScope()
 
@@ -71,14 +85,22 @@ class OldProxy:
     def has_heard(self, kind: type[HandoverMessage]) -> bool:
         return any(isinstance(each, kind) for each in self.heard)
 
+    def leave(self) -> None:
+        self.channel.post(PredecessorLeaves())
+
     def hand_over(self, statistics: TransferStatistics | None = None, **changed: Any) -> None:
         record = msgspec.to_builtins((statistics or TransferStatistics()).record()) | changed
-        self.channel.post(HandedOver(STATE, msgspec.Raw(msgspec.json.encode(record)), {}))
+        statistics_now = msgspec.Raw(msgspec.json.encode(record))
+        self.channel.post(HandedOver(STATE, statistics_now, {}, {"node1": 7, "node9": 1}, HISTORY))
 
 
 @asynccontextmanager
 async def successor(
-    tmp_path: Path, old: OldProxy, http: ListenAddress | None = None
+    tmp_path: Path,
+    old: OldProxy,
+    http: ListenAddress | None = None,
+    manager: ServiceManager | None = None,
+    nodes: str | None = None,
 ) -> AsyncIterator[tuple[House, list[BaseException | None]]]:
     """A house that takes the place of ``old``, and how it has ended."""
     ends: list[BaseException | None] = []
@@ -94,7 +116,9 @@ async def successor(
             ends.append(None)
 
     async with trio.open_nursery() as nursery:
-        it = House(tmp_path, nursery, predecessor=old.predecessor, program=PROGRAM, http=http)
+        it = House(tmp_path, nursery, manager=manager, predecessor=old.predecessor, program=PROGRAM, http=http)
+        if nodes is not None:
+            it.nodes.write_text(nodes)
         nursery.start_soon(old.run)
         nursery.start_soon(run)
         yield it, ends
@@ -183,51 +207,125 @@ async def test_clients_that_have_returned_are_counted_on(tmp_path: Path) -> None
         assert it.supervisor.workers.of_node("node1").returned == 1
 
 
-SAYS_READY_AND_STOPS = """
-import os, socket, time
-end = socket.socket(fileno=int(os.environ["CXFR_PROXY_HANDOVER"]))
-end.sendall(b'{"type":"SuccessorReady","version":"1"}\\n' b'{"type":"SuccessorStops"}\\n')
-time.sleep(60)
-"""
+async def test_what_is_counted_and_was_seen_goes_on(tmp_path: Path) -> None:
+    """Failed checks of nodes that are still there, the last hour, and events, which say whose they were."""
+    old = OldProxy()
+    async with successor(tmp_path, old) as (it, _):
+        await until(lambda: old.has_heard(SuccessorReady))
+        old.channel.post(PredecessorEvents((msgspec.Raw(msgspec.json.encode(EVENT)), msgspec.Raw(b"{}"))))
+        old.hand_over()
+        await until(lambda: old.has_heard(SuccessorServes))
+        rows = {row.name: row.checks_failed for row in await it.supervisor.console.nodes.known_rows()}
+        assert rows == {"node1": 7, "node2": 0}
+        assert [row.sessions for row in it.supervisor.console.history.rows()] == [3]
+        earlier = it.supervisor._management.about.known_events()[0]
+        assert (earlier.event, earlier.process) == ("node-down", "supervisor of 4711")
 
 
-async def test_nothing_is_handed_over_to_one_that_stops(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        upgrades = Upgrades(
-            it.supervisor._succession,
-            it.supervisor._feed,
-            Program([sys.executable, "-c", SAYS_READY_AND_STOPS], [], {}),
-        )
-        it.nursery.start_soon(upgrades.run)
-        upgrades.begin()
-        await until(lambda: upgrades.last is not None and upgrades.last.finished)
-        assert upgrades.last is not None
-        assert upgrades.last.progress().failure == "it was told to stop"
-        assert not it.supervisor.is_stopping()
+async def test_workers_of_both_are_shown_and_each_slot_is_counted_once(tmp_path: Path) -> None:
+    rows = [WorkerRow(number, 900 + number, "leaving", 4, 5, deaths=3, cpu_seconds=9.0) for number in (1, 2, 3)]
+    old = OldProxy()
+    async with successor(tmp_path, old) as (it, _):
+        await until(lambda: old.has_heard(SuccessorReady))
+        written = tuple(msgspec.Raw(msgspec.json.encode(row)) for row in rows)
+        old.channel.post(PredecessorCounts(12, 15, workers=(*written, msgspec.Raw(b"{}"))))
+        old.hand_over()
+        await until(lambda: old.has_heard(SuccessorServes))
+        shown = it.supervisor.workers.worker_rows()
+        assert [(row.number, row.main_pid) for row in shown] == [(1, 4711), (2, 4711), (3, 4711), (1, None), (2, None)]
+        assert sum(row.connections for row in shown) == 15
+        metric = next(each for each in METRICS if each.name == "cxfr_worker_deaths_total")
+        snapshot = MetricsSnapshot({}, [], shown, [], {}, Totals(), TransferStatistics(), 0, 0, FIGURES)
+        assert dict(metric.samples(snapshot)) == {("1",): 0, ("2",): 0}
+        old.life.cancel()
+        await until(lambda: len(it.supervisor.workers.worker_rows()) == 2)
 
 
-SAYS_READY_AND_DIES = """
-import os, socket
-end = socket.socket(fileno=int(os.environ["CXFR_PROXY_HANDOVER"]))
-end.sendall(b'{"type":"SuccessorReady","version":"1"}\\n')
-while b"HandedOver" not in end.recv(1 << 20):
-    pass
-"""
+async def test_a_node_that_settles_goes_on_settling(tmp_path: Path) -> None:
+    """Its last client has left it a second ago, in the process before."""
+    kept = KeptState(orders={"node1": Directive(AdminState.DRAIN, grace_end=0.0)}).encode().decode()
+    old = OldProxy(PredecessorCounts(last_moves={"node1": 1.0}), kept)
+    nodes = "node1 10.0.0.1 check=none settle=1h\nnode2 10.0.0.2 check=none settle=1h\n"
+    async with successor(tmp_path, old, nodes=nodes) as (it, _):
+        await until(lambda: old.has_heard(SuccessorReady))
+        assert not it.supervisor._drainer.is_done("node1")
+        seconds = it.supervisor._drainer.drains["node1"].settling_seconds(trio.current_time())
+        assert seconds is not None
+        assert 0 < seconds <= 3599
 
 
-async def test_one_that_dies_when_it_has_taken_over_is_no_success(tmp_path: Path) -> None:
-    async with trio.open_nursery() as nursery:
-        it = House(tmp_path, nursery, program=Program([sys.executable, "-c", SAYS_READY_AND_DIES], [], {}))
-        it.leave = False
-        await nursery.start(it.supervisor.run)
-        it.supervisor.upgrades.begin()
-        upgrade = it.supervisor.upgrades.last
-        assert upgrade is not None
-        await until(lambda: upgrade.progress().finished)
-        seen = upgrade.progress()
-        assert (seen.step, seen.left) == ("move", 1)
-        assert in_words(seen).startswith(f"process {seen.pid} has failed: it took over, and has ended since")
-        nursery.cancel_scope.cancel()
+async def test_the_lock_of_the_state_file_is_handed_over(tmp_path: Path) -> None:
+    path = tmp_path / "c.sock.state.lock"
+    lock = FileLock.take(str(path))
+    old = OldProxy(state_lock=os.dup(lock.descriptor))
+    async with successor(tmp_path, old) as (_, ends):
+        await until(lambda: ends or old.has_heard(SuccessorReady))
+        assert not ends
+        lock.close()  # the old one has ended
+        with pytest.raises(FileLocked):
+            FileLock.take(str(path))
+        old.hand_over()
+        await until(lambda: old.has_heard(SuccessorServes))
+        assert int(path.read_text()) == os.getpid(), "an operator who finds it locked is told by whom"
+
+
+async def test_a_file_that_another_proxy_keeps_is_known_before_the_old_one_gives_up(tmp_path: Path) -> None:
+    lock = FileLock.take(str(tmp_path / "c.sock.state.lock"))
+    old = OldProxy()
+    async with successor(tmp_path, old) as (_, ends):
+        await until(lambda: ends or old.has_heard(SuccessorReady))
+        assert "another proxy keeps its state in this file" in str(ends[0])
+        assert not old.has_heard(SuccessorReady)
+    lock.close()
+
+
+async def test_a_full_disk_is_no_reason_not_to_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(file: StateFile, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StateFile, "write", write)
+    old = OldProxy()
+    async with successor(tmp_path, old) as (it, ends):
+        await until(lambda: old.has_heard(SuccessorReady))
+        old.hand_over()
+        await until(lambda: old.has_heard(SuccessorServes))
+        it.supervisor._drainer.drain("node1")
+        it.supervisor._kept.keep_order("node1", Directive(AdminState.DRAIN))
+        assert "No space left on device" in str(await it.supervisor._kept.settle())
+        assert not ends
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_one_whose_predecessor_dies_as_it_takes_over_is_the_proxy(leaves: bool, tmp_path: Path) -> None:
+    """Nobody else is."""
+    old = OldProxy()
+    async with successor(tmp_path, old) as (it, ends):
+        await until(lambda: old.has_heard(SuccessorReady))
+        old.hand_over()
+        await until(lambda: old.has_heard(SuccessorServes))
+        if leaves:
+            old.leave()
+            await old.channel.flush()
+        old.life.cancel()
+        await until(lambda: it.supervisor.console.about.summary().state == "serving")
+        assert not ends
+        assert (await it.supervisor.console.about.info()).sessions == 0
+        it.supervisor.upgrades.begin()  # and it can be replaced in its turn
+
+
+async def test_a_manager_hears_nothing_before_it_knows_the_new_one(tmp_path: Path) -> None:
+    with FakeManager.in_directory(tmp_path) as manager:
+        seen = manager.seen_as(30.0)
+        seen.wait_until_ready()
+        old = OldProxy()
+        async with successor(tmp_path, old, manager=seen):
+            await until(lambda: old.has_heard(SuccessorReady))
+            old.hand_over()
+            await until(lambda: old.has_heard(SuccessorServes))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert manager.heard() == []
+            old.leave()
+            assert await manager.hears("") == "READY=1"
 
 
 class NotingRun(UpgradeRun):

@@ -29,6 +29,10 @@ class HasRegistry(WorkerParts):
         self.registry = registry
         self.listing = TimeShare(1.0)
 
+    @property
+    def leaving_pid(self) -> int | None:
+        return None
+
 
 class NodesKnown(WorkerReply):
     names: list[str] = msgspec.field(default_factory=list)

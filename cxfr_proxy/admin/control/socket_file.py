@@ -10,7 +10,6 @@ itself stays: if it were removed, two processes could hold "the" lock.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import Final
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.file_lock import FileLock, FileLocked
 
 _log = logging.getLogger(__name__)
 
@@ -126,18 +126,15 @@ def _prepare_directory(path: Path, use: SocketUse) -> None:
 def _locked(path: Path, use: SocketUse) -> Iterator[None]:
     name = f"{path}.lock"
     try:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = FileLock.take(name)
+    except FileLocked as exc:
+        raise _in_use(path, use) from exc
     except OSError as exc:
         raise ConfigError(f"{use.what}: {name}: {exc.strerror}") from exc
     try:
-        try:
-            # The kernel drops the lock with the process, however that ends; a file with a pid in it would outlive it.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise _in_use(path, use) from exc
         yield
     finally:
-        os.close(descriptor)
+        lock.close()
 
 
 def _in_use(path: Path, use: SocketUse) -> ConfigError:

@@ -37,8 +37,14 @@ def by_drain(value: Callable[[DrainFigures], float]) -> Callable[[MetricsSnapsho
 
 
 def by_slot(value: Callable[[WorkerRow], float]) -> Callable[[MetricsSnapshot], Samples]:
-    """Return what is counted for a slot, whichever workers are in it."""
-    return lambda snapshot: {(str(row.number),): value(row) for row in snapshot.workers}.items()
+    """Return what is counted for a slot, whichever workers are in it. The slots of a proxy that was replaced were
+    counted on."""
+
+    def samples(snapshot: MetricsSnapshot) -> Samples:
+        own = [row for row in snapshot.workers if row.main_pid is None]
+        return {(str(row.number),): value(row) for row in own}.items()
+
+    return samples
 
 
 def of_process(value: Callable[[ProcessCost], float | None]) -> Callable[[MetricsSnapshot], Samples]:
