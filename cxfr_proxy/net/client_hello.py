@@ -7,6 +7,7 @@ So before OpenSSL chooses by name, the caller checks here whether it can be one.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 _HANDSHAKE: Final = 0x16
@@ -17,6 +18,8 @@ _HOST_NAME: Final = 0
 
 _HEADERS: Final = 5 + 4 + 2 + 32
 """Bytes in front of the session id: the headers of record and message, the version and the random number."""
+_length: Final = struct.Struct("!H").unpack_from
+_kind_and_length: Final = struct.Struct("!HH").unpack_from
 
 
 def is_handshake(data: bytes) -> bool:
@@ -35,25 +38,27 @@ def server_name(data: bytes) -> bytes | None:
     try:
         at = _HEADERS
         at += 1 + data[at]  # session id
-        at += 2 + _length(data, at)  # cipher suites
+        at += 2 + _length(data, at)[0]  # cipher suites
         at += 1 + data[at]  # compression methods
-        end = at + 2 + _length(data, at)
+        end = at + 2 + _length(data, at)[0]
         at += 2
         while at + 4 <= end <= len(data):
-            if _length(data, at) == _SERVER_NAME:  # the kind of extension, which has two bytes as lengths have
-                return _first_name(data[at + 4 : at + 4 + _length(data, at + 2)])
-            at += 4 + _length(data, at + 2)
-    except IndexError:
+            kind, size = _kind_and_length(data, at)  # of an extension
+            at += 4
+            if kind == _SERVER_NAME:
+                return _first_name(data[at : at + size])
+            at += size
+    except (IndexError, struct.error):
         pass  # an offset beyond the end: the message was cut, or its lengths are wrong
     return None
 
 
 def _first_name(extension: bytes) -> bytes | None:
-    """Return the first name of the extension's list. Behind the length of the list come a kind, a length and a name."""
-    whole = 5 + _length(extension, 3) <= 2 + _length(extension, 0) <= len(extension)
-    name = extension[5 : 5 + _length(extension, 3)]
+    """Return the first name of the extension's list. Behind the length of the list come a kind, a length and a name.
+
+    Raises ``struct.error`` for an extension that is too short.
+    """
+    (names,), (size,) = _length(extension), _length(extension, 3)
+    name = extension[5 : 5 + size]
+    whole = 5 + size <= 2 + names <= len(extension)
     return name if whole and extension[2] == _HOST_NAME and name else None
-
-
-def _length(data: bytes, at: int) -> int:
-    return data[at] << 8 | data[at + 1]

@@ -67,6 +67,7 @@ from cxfr_proxy.session.commands import (
     joined,
 )
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.session.tables import Intake
 from cxfr_proxy.tasks import Task, isolated, keep_going, report_fault, start
 from cxfr_proxy.xmpp.framing.lane import Lane
 
@@ -78,6 +79,8 @@ READS_PER_TURN: Final = 4
 """Most reads of a leg with bytes pending: TLS gives one record of at most 16 KiB a read."""
 _CLIENT: Final = Side.CLIENT
 _NODE: Final = Side.NODE
+_NOTHING: Final = Intake.NOTHING
+_BYTES: Final = Intake.BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -321,8 +324,7 @@ class Pump:
     def _serve(self, leg: Leg, events: int) -> None:
         live = leg.live
         try:
-            # Not "& OUT" and "& IN": EPOLLERR and EPOLLHUP are for reading and for writing, which then find out what is
-            # wrong.
+            # Not "& OUT" and "& IN": EPOLLERR and EPOLLHUP are for both, which then find out what is wrong.
             if events & ALL_BUT_IN and (leg.unsent or leg.transport.wants_write):
                 leg.transport.write_own()  # first: OpenSSL takes no new data before it has written its own
                 leg.flush(self._now)
@@ -381,11 +383,12 @@ class Pump:
 
     def _catch_up(self, leg: Leg) -> None:
         """Serve a leg that was behind."""
-        if not self._may_read(leg):
+        intake = self._intake(leg)
+        if intake is _NOTHING:
             return  # _settle() queues it again as soon as it may be read
         live = leg.live
         leg.costly = False
-        if live.session.is_behind(leg.side):
+        if intake is not _BYTES:
             self._look(leg, live.session.read_on, leg.side)
             return
         self._settle(live)
@@ -481,11 +484,11 @@ class Pump:
             if leg.output_ends and not leg.unsent and not leg.is_read_first:
                 leg.end_output()
             interest = OUT if leg.unsent or leg.transport.wants_write else 0
-            if self._may_read(leg):
-                if leg.costly or session.is_behind(leg.side):
-                    self._serve_later(leg, self._behind)
-                else:
-                    interest |= IN
+            intake = self._intake(leg)
+            if intake is _BYTES and not leg.costly:
+                interest |= IN
+            elif intake is not _NOTHING:
+                self._serve_later(leg, self._behind)
             if interest != leg.interest:
                 self._poller.register(leg, interest)
                 if interest & IN and leg.transport.pending():  # epoll will not report bytes that TLS holds already
@@ -498,11 +501,12 @@ class Pump:
             self._close(live, at_once=False)
         self._arm_timer(live)
 
-    def _may_read(self, leg: Leg) -> bool:
-        if leg.eof or leg.other.unsent or len(leg.unsent) > MAX_UNSENT or leg.transport.wants_write:
-            return False
+    def _intake(self, leg: Leg) -> Intake:
+        """Return what may be read of a leg now."""
         live = leg.live
-        return not live.closing and live.session.wants(leg.side)
+        if leg.eof or leg.other.unsent or len(leg.unsent) > MAX_UNSENT or leg.transport.wants_write or live.closing:
+            return _NOTHING
+        return live.session.intake(leg.side)
 
     def received(self) -> list[int]:
         """Return how many bytes sessions have read so far, by side, without those of TLS and of WebSocket's frames."""

@@ -72,6 +72,8 @@ def read(parts: Parts) -> None:
         if opening is not None and piece.event is not None:
             opening.note_piece()
         _on_piece(parts, piece)
+        if piece.last:
+            return
 
 
 def on_scanned(parts: Parts, ready: bytes) -> None:

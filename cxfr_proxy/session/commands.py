@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum, StrEnum
 from itertools import groupby
-from typing import Final
 
 from msgspec import Struct
 
@@ -144,15 +143,18 @@ class Report(Struct, frozen=True):
 SessionCommand = Send | EndOutput | Drop | Redirect | Close | Upgrade | Reroute | Dial | ExchangeNode | Forgo | Report
 
 
-_FEW: Final = 3
-"""Fewer commands than this are not searched for sends that could be joined: that costs more than it saves, and most
-calls of a session have one or two."""
-
-
 def joined(commands: Sequence[SessionCommand]) -> Iterable[SessionCommand]:
     """Return the same commands, with data that goes to one side in a row joined: each write is a system call, and over
     TLS a record."""
-    return commands if len(commands) < _FEW else _joined(commands)
+    if len(commands) < 2:
+        return commands
+    if len(commands) > 2:
+        return _joined(commands)
+    # Each login has such a pair, a node's header and its features.
+    first, second = commands
+    if type(first) is Send and type(second) is Send and first.side is second.side:
+        return (Send(first.side, first.data + second.data),)
+    return commands
 
 
 def _joined(commands: Sequence[SessionCommand]) -> Iterator[SessionCommand]:

@@ -52,6 +52,8 @@ def read(parts: Parts) -> None:
             return
         looks_left -= 1
         _on_piece(parts, node, piece)
+        if piece.last and parts.state is _NEGOTIATING:
+            return
     data = node.lane.take_unread()
     if node.wanted:
         if data:
@@ -122,7 +124,8 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         _on_stream_element(parts, name, piece.data, header, position)
         if local == "a":
             exchanging.on_node_ack(parts, piece.data, position)
-        standing_in.on_node_answered(parts)
+        if parts.replay is not None:
+            standing_in.on_node_answered(parts)
 
 
 def _is_between(parts: Parts, local: str, data: bytes, position: int, *, is_stanza: bool) -> bool:
@@ -263,7 +266,8 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
             _on_bound(parts, verdict.bound)
     if verdict.resumable:
         _on_resumable(parts)
-    _report_warnings(parts)
+    if negotiation.warnings:
+        _report_warnings(parts)
     # During an exchange the client is held for another reason. Reading on comes last: it may end the session.
     if verdict.hold_client is False and parts.client.held and parts.exchange is None:
         parts.client.hold(False)
@@ -272,9 +276,8 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
 
 
 def _report_warnings(parts: Parts) -> None:
-    if parts.negotiation.warnings:
-        for warning in parts.negotiation.take_warnings():
-            parts.report(Warned(warning))
+    for warning in parts.negotiation.take_warnings():
+        parts.report(Warned(warning))
 
 
 def _on_resumable(parts: Parts) -> None:

@@ -27,7 +27,7 @@ from cxfr_proxy.session.node_owes import End
 from cxfr_proxy.session.opening import Opening
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.policy import Policy
-from cxfr_proxy.session.tables import State, Where
+from cxfr_proxy.session.tables import Intake, State, Where
 from cxfr_proxy.session.transfer import TransferAttempt
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -38,6 +38,9 @@ __all__ = ["Policy", "Session", "State"]
 
 _CLIENT: Final = Side.CLIENT
 _NODE: Final = Side.NODE
+_NOTHING: Final = Intake.NOTHING
+_BEHIND: Final = Intake.BEHIND
+_BYTES: Final = Intake.BYTES
 
 
 class Session:
@@ -171,10 +174,24 @@ class Session:
 
     def wants(self, side: Side) -> bool:
         """Return whether bytes from that side should be read now."""
+        return self.intake(side) is not _NOTHING
+
+    def intake(self, side: Side) -> Intake:
+        """Return what is to be read of that side now. Asked of both sides whenever something has happened.
+
+        One call looks at a bounded number of elements, so that a side that sends much to look at does not keep the
+        others waiting. What is left waits in its lane, and :meth:`read_on` comes before the side brings any more.
+        """
         parts = self._parts
         if side is _CLIENT:
-            return parts.client.wanted
-        return parts.node.wanted and (parts.closing is None or parts.has_room)  # asked at every turn
+            leg = parts.client
+            if not leg.wanted:
+                return _NOTHING
+            return _BEHIND if leg.lane.unread and not leg.over else _BYTES
+        node = parts.node
+        if not node.wanted or (parts.closing is not None and not parts.has_room):
+            return _NOTHING
+        return _BEHIND if node.lane.unread else _BYTES
 
     # --- what happens
 
@@ -205,17 +222,6 @@ class Session:
                 parts.client.lane.feed(data)
             client_stream.read(parts)
         return parts.take()
-
-    def is_behind(self, side: Side) -> bool:
-        """Return whether bytes of that side wait here to be read: call :meth:`read_on` before it brings any more.
-
-        One call looks at a bounded number of elements, so that a side that sends much to look at does not keep the
-        others waiting.
-        """
-        if side is _NODE:
-            return bool(self._parts.node.lane.unread) and self.wants(side)
-        client = self._parts.client
-        return bool(client.lane.unread) and client.wanted and not client.over
 
     def read_on(self, side: Side, now: float) -> list[SessionCommand]:
         """Read what that side has brought."""

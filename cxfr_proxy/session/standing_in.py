@@ -198,9 +198,9 @@ def note_ack(parts: Parts, h: int | None) -> None:
 
 
 def on_node_answered(parts: Parts) -> None:
-    """Keep nothing if the node has just refused what the client asked for; ask it how far it is if it has just begun to
-    count, and much came before."""
-    if parts.replay is not None and parts.stand_in is None and not parts.accounting.management.counting:
+    """Keep nothing any more if the node has just refused what the client asked for; ask it how far it is if it has just
+    begun to count, and much came before."""
+    if parts.stand_in is None and not parts.accounting.management.counting:
         parts.end_replay()
     parts.request_if_due()
 

@@ -74,6 +74,19 @@ READABLE: Final[Mapping[Side, frozenset[Incoming]]] = {
 """The states in which the bytes of a side are taken from its socket."""
 
 
+class Intake(Enum):
+    """The answer to what is to be read of a side now. It follows from the states, and is none itself."""
+
+    __hash__ = object.__hash__
+
+    NOTHING = "nothing"
+    """Its bytes wait in its socket."""
+    BEHIND = "behind"
+    """What it has brought, and nobody has looked at yet."""
+    BYTES = "bytes"
+    """What its socket holds."""
+
+
 class Outgoing(Enum):
     """The state of what is written to a leg."""
 

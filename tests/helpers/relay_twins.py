@@ -40,6 +40,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.session.tables import Intake
 from cxfr_proxy.xmpp.framing.framer import ANY_DEPTH, Framer, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 
@@ -110,8 +111,10 @@ class Jumpy:
         """Another stream begins on that side."""
         self.lanes[side] = self.fast[side] = self._lane(self._story, side)
 
-    def is_behind(self, side: Side) -> bool:
-        return bool(self.lanes[side].unread) and self.wants(side)
+    def intake(self, side: Side) -> Intake:
+        if not self.wants(side):
+            return Intake.NOTHING
+        return Intake.BEHIND if self.lanes[side].unread else Intake.BYTES
 
     def wants(self, side: Side) -> bool:
         return side not in self.ended and side not in self.held

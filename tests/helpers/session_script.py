@@ -52,7 +52,7 @@ from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.legs import NodeLeg, node_lane
 from cxfr_proxy.session.policy import Policy
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.session.tables import TRANSITIONS, Question, State
+from cxfr_proxy.session.tables import TRANSITIONS, Intake, Question, State
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.framing.lane import Lane
@@ -268,7 +268,7 @@ class Script:
 
     def catch_up(self) -> Script:
         """Read the rest of earlier chunks, as the relay has it done before it reads more."""
-        while behind := [side for side in Side if self.session.is_behind(side)]:
+        while behind := [side for side in Side if self.session.intake(side) is Intake.BEHIND]:
             self._do("read on", partial(self.session.read_on, behind[0], self.now))
         return self
 

@@ -40,6 +40,7 @@ from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import Close, Dial, Drop, EndOutput, Event, Send, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.session.tables import Intake
 
 STALL_SECONDS = 30.0
 RESET = b"\x01\0\0\0\0\0\0\0"  # struct linger: on, no time
@@ -75,8 +76,8 @@ class Passing:
         self.called_up: list[Side] = []
         self.ended: set[Side] = set()
 
-    def is_behind(self, side: Side) -> bool:
-        return False
+    def intake(self, side: Side) -> Intake:
+        return Intake.BYTES if self.wants(side) else Intake.NOTHING
 
     def wants(self, side: Side) -> bool:
         return side not in self.ended

@@ -6,7 +6,7 @@ import pytest
 from session_script import CLIENT_HEADER, FEATURES, NODE_HEADER, Script
 
 from cxfr_proxy.session.commands import Send, SessionCommand, Side
-from cxfr_proxy.session.session import State
+from cxfr_proxy.session.tables import Intake, State
 from cxfr_proxy.xmpp.framing.framer import MAX_EVENTS_PER_SCAN
 
 FLOOD = b"".join(b"<x n='%d'/>" % n for n in range(5 * MAX_EVENTS_PER_SCAN))
@@ -37,7 +37,7 @@ def all_of(it: Script, side: Side, data: bytes) -> tuple[bytes, int]:
     """Return what of it arrives at the other side, and in how many calls. None of them may look at more than it
     should."""
     session, arrived, calls = it.session, sent(bring(it, side, data), side.other), 1
-    while session.is_behind(side):
+    while session.intake(side) is Intake.BEHIND:
         assert arrived.count(b"/>") <= calls * MAX_EVENTS_PER_SCAN
         arrived, calls = arrived + sent(session.read_on(side, it.now), side.other), calls + 1
     return arrived, calls
@@ -61,7 +61,7 @@ def test_an_order_in_the_middle_of_it() -> None:
     first = sent(bring(it, Side.CLIENT, FLOOD), Side.NODE)
     it.order()
     rest = b""
-    while it.session.is_behind(Side.CLIENT):
+    while it.session.intake(Side.CLIENT) is Intake.BEHIND:
         rest += sent(it.session.read_on(Side.CLIENT, it.now), Side.NODE)
     assert first + rest == FLOOD
 
@@ -84,12 +84,12 @@ def test_a_client_that_waits_is_not_behind() -> None:
     it.node(NODE_HEADER, FEATURES).forget()
     login = b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>"
     assert sent(bring(it, Side.CLIENT, login + CLIENT_HEADER.encode()), Side.NODE) == login
-    assert not it.session.is_behind(Side.CLIENT)
+    assert it.session.intake(Side.CLIENT) is not Intake.BEHIND
 
 
 def test_who_is_over_is_not_behind() -> None:
     it = bound()
     bring(it, Side.CLIENT, b"<x/>" * MAX_EVENTS_PER_SCAN + b"</stream:stream>" + FLOOD)
-    assert it.session.is_behind(Side.CLIENT)
+    assert it.session.intake(Side.CLIENT) is Intake.BEHIND
     it.session.read_on(Side.CLIENT, it.now)
-    assert not it.session.is_behind(Side.CLIENT)
+    assert it.session.intake(Side.CLIENT) is not Intake.BEHIND

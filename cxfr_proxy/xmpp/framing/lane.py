@@ -55,12 +55,15 @@ class Piece(Struct, frozen=True, gc=False):
     """Bytes of a stream in order, with what the framer reported about them.
 
     ``event`` is ``None`` for bytes that pass unseen: while scanning, any number of whole usual elements; while
-    stepping, white space. ``whole`` is false if the beginning of a reported element was cut through before.
+    stepping, white space. ``whole`` is false if the beginning of a reported element was cut through before. ``last``:
+    while stepping, nothing that was fed is left behind it, so :meth:`Lane.next` need not be asked (it may be all the
+    same).
     """
 
     event: FramerEvent | None
     data: bytes
     whole: bool = True
+    last: bool = False
 
 
 class Lane:
@@ -279,14 +282,14 @@ class Lane:
                 framer = self._begin()
             at = framer.position
             used = framer.step(unread)
-            self.unread = unread[used:]
+            self.unread = rest = unread[used:]
             if framer.events and not framer.held:
                 event = framer.events[0]
                 if event.start == at and isinstance(event, WholeElement):
                     # Nearly always: it has come in one piece, and all of that piece is it.
                     framer.events.clear()
                     self._spaces = 0
-                    return Piece(event, unread[:used])
+                    return Piece(event, unread[:used], True, not rest)
             self._keep(unread[:used])
         if not framer.events:
             spaces = self._release(framer.boundary, None)
@@ -313,7 +316,7 @@ class Lane:
 
     def put_back(self, piece: Piece) -> None:
         """Have :meth:`next` return this piece once more, for another reader."""
-        self._again = piece
+        self._again = Piece(piece.event, piece.data, piece.whole)  # more may be fed before that
 
     def _begin(self) -> Framer:
         """Have a framer read whatever the stream begins with."""
@@ -328,7 +331,7 @@ class Lane:
         self._framer, self.unread = framer, unread[end:]
         self._spaces = 0
         self.opened = True
-        return Piece(StreamStart(0, end), unread[:end])
+        return Piece(StreamStart(0, end), unread[:end], last=not self.unread)
 
     def _go_behind_header(self, header: StreamStart) -> None:
         before = self._framer

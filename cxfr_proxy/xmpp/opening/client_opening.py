@@ -157,7 +157,7 @@ class ClientOpening:
                     steps.append(self._on_header(piece.data))
                 case _:
                     steps.append(self._on_element(piece))
-            if not isinstance(steps[-1], Reply):
+            if piece.last or not isinstance(steps[-1], Reply):
                 break
         return steps
 
