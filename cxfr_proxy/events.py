@@ -50,6 +50,8 @@ __all__ = [
 
 MAX_VALUE_CHARS: Final = 1000
 """A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones, and reasons, stay far below this."""
+_PLAIN: Final = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE_CHARS}}}")
+"""Printable ASCII without space, quote, equals sign and backslash, and not too long: nearly every value."""
 MAX_DETAIL_CHARS: Final = 300
 """Of an event that is kept: it is shown as a row of a table."""
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -58,8 +60,6 @@ _DEBUG_PRIORITY: Final = 7
 _LAST_SECONDS: Final = 1.0
 """The time to write the rest at the process's end."""
 
-_PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
-"""Printable ASCII without space, quote, equals sign and backslash: nearly every value."""
 _RECORD_ATTRIBUTE: Final = "cxfr_proxy_fields"
 
 _log = logging.getLogger(__name__)
@@ -162,15 +162,16 @@ def escaped(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
-def _cut(given: Mapping[str, FieldValue]) -> Mapping[str, FieldValue]:
+def _cut(fields: Mapping[str, FieldValue]) -> Mapping[str, FieldValue]:
     """Return the fields with long values cut: to quote them takes time by the character. A traceback has its own limit,
     and its end says what it was."""
-    cut = {
-        name: value[:MAX_VALUE_CHARS] + "…"
-        for name, value in given.items()
-        if isinstance(value, str) and len(value) > MAX_VALUE_CHARS and name != "exception"
-    }
-    return {**given, **cut} if cut else given
+    return {name: _cut_value(name, value) if type(value) is str else value for name, value in fields.items()}
+
+
+def _cut_value(name: str, value: FieldValue) -> FieldValue:
+    if isinstance(value, str) and len(value) > MAX_VALUE_CHARS and name != "exception":
+        return value[:MAX_VALUE_CHARS] + "…"
+    return value
 
 
 def _text_value(value: FieldValue) -> str:
@@ -186,7 +187,7 @@ def _pairs(fields: Mapping[str, FieldValue]) -> list[str]:
     for name, value in fields.items():
         if value is not None:
             plain = type(value) is int or (type(value) is str and is_plain(value))
-            pairs.append(f"{name}={value if plain else _text_value(value)}")
+            pairs.append(f"{name}={value if plain else _text_value(_cut_value(name, value))}")
     return pairs
 
 
@@ -218,8 +219,10 @@ class _EventFormatter(logging.Formatter):
 
     def line_of(self, origin: _Origin, event: str, fields: Mapping[str, FieldValue]) -> str:
         """Return the line of an event, not longer than a pipe takes whole."""
-        fields = _cut(fields)
         line = self._whole_line(origin, event, fields)
+        if len(line) < WHOLE_BYTES // 4:
+            return line  # nearly always
+        fields = _cut(fields)
         while len(line) >= WHOLE_BYTES // 4 and (size := len(line.encode("utf-8", "replace")) + 1) > WHOLE_BYTES:
             name = max(fields, key=lambda name: len(str(fields[name])))
             value = str(fields[name])
@@ -275,7 +278,7 @@ class JsonFormatter(_EventFormatter):
                 "level": logging.getLevelName(origin.level),
                 "logger": origin.logger,
                 "event": event,
-                "fields": fields,
+                "fields": _cut(fields),
             }
         )
 
@@ -343,7 +346,7 @@ class _EventKeeper(logging.Handler):
         event, fields = self._reader.event_of(record)
         if "exception" in fields:
             fields["exception"] = str(fields["exception"]).rstrip().rpartition("\n")[2]
-        details = " ".join(_pairs(_cut(fields)))
+        details = " ".join(_pairs(fields))
         if len(details) > MAX_DETAIL_CHARS:
             details = details[:MAX_DETAIL_CHARS] + "…"
         latest.note(record.created, record.levelno, event, details)

@@ -18,7 +18,7 @@ from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.net.transport import tune
+from cxfr_proxy.net.transport import PlainTransport, tune
 from cxfr_proxy.tasks import Task, isolated, keep_going, once
 
 BACKLOG: Final = 1024
@@ -207,7 +207,7 @@ async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, room: C
 async def _accept_from(listener: trio.SocketListener, serve: Serve, room: ConnectionLimit) -> None:
     async with listener:
         # Not by trio's accept(): that wraps each socket twice, and we would have to unwrap it again.
-        with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
+        with PlainTransport(fileno=os.dup(listener.socket.fileno())) as sock:
             sock.setblocking(False)
             await keep_going(Task.ACCEPT, partial(_accept_all, sock, serve, room))
 

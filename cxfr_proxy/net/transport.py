@@ -150,6 +150,9 @@ class PlainTransport(socket.socket):
 
     is_encrypted = False
     wants_write = False
+    # As numbers: to find the members of the enumerations, each time anew, takes as long as a system call.
+    family = socket.SocketType.family  # type: ignore[assignment]
+    type = socket.SocketType.type  # type: ignore[assignment]
     read_now = socket.socket.recv
     write_now = socket.socket.send
 

@@ -36,7 +36,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -342,7 +341,7 @@ class Pump:
             try:
                 data = transport.read_now(leg.read_size if lane is not None else STEPWISE_BYTES)
             except TransportFault as fault:
-                self._look(leg, session.client_at_fault, fault.condition, fault.text)
+                self._look(leg, partial(session.client_at_fault, fault.condition, fault.text))
                 if not leg.interest & IN:
                     return
                 continue
@@ -358,7 +357,7 @@ class Pump:
             live.heard = self._now
             received[side] += len(data)
             if lane is None:
-                self._look(leg, session.receive, side, data)
+                self._look(leg, partial(session.receive, side, data))
             else:
                 self._pass_on(leg, lane, lane.scan(data))
             if not leg.interest & IN or not transport.pending():
@@ -372,10 +371,10 @@ class Pump:
             leg.stuck_since = self._now
         self._settle(leg.live)
 
-    def _look(self, leg: Leg, decide: Callable[..., Sequence[SessionCommand]], *brought: object) -> None:
+    def _look(self, leg: Leg, decide: Decide) -> None:
         """Have the session deal with what this leg has brought, and note whether that took long."""
         live, began = leg.live, clock()
-        self.drive(live, decide, *brought)
+        self.drive(live, decide)
         leg.costly = clock() - began > self._costly_seconds
         # Only now: drive() has settled the leg before it was known to be costly.
         if leg.costly and leg.fd >= 0:
@@ -389,7 +388,7 @@ class Pump:
         live = leg.live
         leg.costly = False
         if intake is not _BYTES:
-            self._look(leg, live.session.read_on, leg.side)
+            self._look(leg, partial(live.session.read_on, leg.side))
             return
         self._settle(live)
         if leg.fd >= 0:
@@ -403,7 +402,7 @@ class Pump:
         """Send on what the lane has released, or have the session look at it first."""
         live, other = leg.live, leg.other
         if lane.has_events:
-            self._look(leg, live.session.receive_scanned, leg.side, ready)
+            self._look(leg, partial(live.session.receive_scanned, leg.side, ready))
         elif ready:
             other.send(ready, self._now)
             if other.unsent:
@@ -411,23 +410,22 @@ class Pump:
 
     # --- carrying out
 
-    def drive(self, live: LiveSession, decide: Callable[..., Sequence[SessionCommand]], *about: object) -> None:
-        """Let the session decide about what is given, told the time, and carry out its commands. A fault in it ends
-        this session alone.
+    def drive(self, live: LiveSession, decide: Decide) -> None:
+        """Let the session decide, told the time, and carry out its commands. A fault in it ends this session alone.
 
         A listener that hears the session's reports may come here again. Then its commands are still being carried out,
         and the next ones would overtake them: so the session is asked when that is done, before this returns to the
         first caller. A session that is over is not asked any more.
         """
         if live.driven:
-            live.deferred += (partial(decide, *about),)
+            live.deferred += (decide,)
             return
         live.driven = True
         try:
             while not live.closing:
                 if not self._turning:  # a turn is short, and has read the clock at its beginning
                     self._now = trio.current_time()
-                for command in joined(decide(*about, self._now)):
+                for command in joined(decide(self._now)):
                     if type(command) is Send:
                         live.legs[command.side].send(command.data, self._now)
                     else:
@@ -435,7 +433,7 @@ class Pump:
                 self._settle(live)
                 if not live.deferred:
                     break
-                (decide, *later), about = live.deferred, ()
+                decide, *later = live.deferred
                 live.deferred = tuple(later)
         except Exception as exc:
             self._fail(live, exc)

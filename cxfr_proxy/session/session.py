@@ -180,7 +180,7 @@ class Session:
         """Return what is to be read of that side now. Asked of both sides whenever something has happened.
 
         One call looks at a bounded number of elements, so that a side that sends much to look at does not keep the
-        others waiting. What is left waits in its lane, and :meth:`read_on` comes before the side brings any more.
+        others waiting. The rest waits in its lane, and :meth:`read_on` comes before the side brings any more.
         """
         parts = self._parts
         if side is _CLIENT:

@@ -75,16 +75,16 @@ READABLE: Final[Mapping[Side, frozenset[Incoming]]] = {
 
 
 class Intake(Enum):
-    """The answer to what is to be read of a side now. It follows from the states, and is none itself."""
+    """The bytes that are to be read of a side now. It follows from the states of the parts, and is none itself."""
 
     __hash__ = object.__hash__
 
     NOTHING = "nothing"
     """Its bytes wait in its socket."""
     BEHIND = "behind"
-    """What it has brought, and nobody has looked at yet."""
+    """Bytes that it has brought, and that nobody has looked at yet."""
     BYTES = "bytes"
-    """What its socket holds."""
+    """The bytes in its socket."""
 
 
 class Outgoing(Enum):
