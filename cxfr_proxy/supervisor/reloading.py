@@ -36,6 +36,7 @@ from cxfr_proxy.net.tls import ShownCertificates
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.node_list import NodeList, ReadNodes
 from cxfr_proxy.supervisor.served_files import PreparedFiles, ServedFiles
+from cxfr_proxy.supervisor.startup_log import log_certificates
 from cxfr_proxy.supervisor.user_list import ReadUsers, UserList
 
 _LOOK_SECONDS: Final = 1.0
@@ -273,6 +274,7 @@ class Reloading:
         self._settings.use(found.change)
         self._files.use(found.files)
         self._access.certificate.use(found.https)
+        log_certificates(self._access.certificate.problems)
         self._access.use(found.change.config, found.tokens)
         if found.users is not None or found.change.config.user_map is None:
             self._users.take(found.users)

@@ -90,10 +90,10 @@ async def test_it_is_looked_at_no_more_often_than_need_be(autojump_clock: MockCl
     looks = 0
     original = site.live._note
 
-    def note(topic: str, rows: Any) -> None:
+    async def note(topic: str, rows: Any) -> None:
         nonlocal looks
         looks += topic == "nodes"
-        original(topic, rows)
+        await original(topic, rows)
 
     site.live._note = note  # type: ignore[method-assign]
     async with watching(site) as one, watching(site) as other:
@@ -352,3 +352,38 @@ async def test_a_defect_is_said_without_its_text(autojump_clock: MockClock, capl
     assert [name for name, _ in found] == ["error"]
     assert (found[0][1]["status"], found[0][1]["detail"]) == (500, "the proxy failed to do that; its log says why")
     assert "fault" in [record.message for record in caplog.records]
+
+
+async def test_others_get_their_turn_while_thousands_of_nodes_are_looked_at(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = FakeSite()
+    turns = 0
+    looked_at: list[int] = []  # the turn in which nodes were looked at, then the topic behind them
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    rows = [replace((await site.live._console.nodes.known_rows())[0], name=f"node{number}") for number in range(2000)]
+
+    async def many() -> list[Any]:
+        looked_at.append(turns)
+        return rows
+
+    def none_is_drained() -> list[Any]:
+        looked_at.append(turns)
+        return []
+
+    monkeypatch.setattr(site.live._console.nodes, "known_rows", many)
+    monkeypatch.setattr(site.live._console.drains, "progress_rows", none_is_drained)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        async with watching(site) as events:
+            await events.next()
+            nodes = (await all_topics(events))["nodes"]["rows"]
+        assert looked_at[1] - looked_at[0] >= 2000 / 100
+        nursery.cancel_scope.cancel()
+    assert [row["name"] for row in nodes] == [f"node{number}" for number in range(2000)]

@@ -134,6 +134,10 @@ async def test_what_stands_around_an_answer(autojump_clock: MockClock) -> None:
         (b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
         (b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", 400),
         (b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\n" + HELLO, 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\nhello" + HELLO, 400),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nA: b\rContent-Length: 5\r\n\r\nhello" + HELLO, 400),
         (b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000, 431),
         (b"a" * 20_000, 431),
         # What is no mistake, but the end all the same: what it asks for is not to be had.

@@ -32,6 +32,9 @@ _LINGER_SECONDS: Final = 1.0
 """For a client that was answered in the middle of its request to read the answer, before a reset destroys it."""
 _LINGER_BYTES: Final = 262_144
 """And how much of what it sends meanwhile is read for that."""
+_TWO_LENGTHS: Final = (b"content-length", b"transfer-encoding")
+"""Headers of which a request has one: with both, it is an attempt to smuggle another one past a reverse proxy (RFC 9112
+section 6.1)."""
 _ALWAYS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 _log = logging.getLogger(__name__)
@@ -53,6 +56,8 @@ class HttpConnection(trio.abc.AsyncResource):
         """Whether somebody who has a token gives an order by it now, or watches."""
         self.lacks_tls = False
         """Whether it speaks HTTP without TLS, where TLS is spoken."""
+        self._is_doubtful = False
+        """Whether somebody in between may have read another end of the last request than we have."""
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head_only = False
@@ -112,7 +117,9 @@ class HttpConnection(trio.abc.AsyncResource):
                 self._note_body(self._http.next_event())  # its end, if it has no body
             except h11.RemoteProtocolError as exc:
                 return said(HTTPStatus(exc.error_status_hint))
-            return self._request(event)
+            names = {name for name, _ in event.headers}
+            self._is_doubtful = names.issuperset(_TWO_LENGTHS)
+            return said(HTTPStatus.BAD_REQUEST) if self._is_doubtful else self._request(event)
         return said(HTTPStatus.REQUEST_TIMEOUT) if begun else None
 
     def _request(self, event: h11.Request) -> PageRequest:
@@ -174,7 +181,8 @@ class HttpConnection(trio.abc.AsyncResource):
     def _is_last(self) -> bool:
         """Whether nothing can follow: there is more of this request, somebody does not wait for its answer, or nothing
         is answered that way."""
-        return self._http.their_state is not h11.DONE or bool(self._http.trailing_data[0]) or self.lacks_tls
+        unread = self._http.their_state is not h11.DONE or bool(self._http.trailing_data[0])
+        return unread or self.lacks_tls or self._is_doubtful
 
     async def stream(self, what: EventStream) -> None:
         """Send an answer that goes on, until its end or the client's. It is the last one on this connection."""

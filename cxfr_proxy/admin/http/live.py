@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from cxfr_proxy.admin.codec import encode
+from cxfr_proxy.admin.codec import json_pieces
 from cxfr_proxy.admin.feed import QUIET_SECONDS, ChangeFeed
 from cxfr_proxy.admin.http.topics import TOPICS
 from cxfr_proxy.admin.rows import OperatorRow
@@ -28,6 +28,8 @@ PAUSE_SECONDS: Final = 0.5
 """Between two looks at least."""
 _SHARE: Final = 0.05
 """Of the time at most that looks take: of very many nodes one takes long."""
+_ROWS_AT_A_TIME: Final = 100
+"""Rows looked at between two checkpoints: about a millisecond."""
 _AGES: Final = ("_seconds", "seconds_ago")
 """The ends of the names of fields that time alone changes, and each reader can count on."""
 _NO_AGES: Final = ("cpu_seconds",)
@@ -90,19 +92,27 @@ class LiveView:
             if began < self._next_look:
                 return
             for name, topic in TOPICS.items():
-                self._note(name, await topic.look(self._console))
+                await self._note(name, await topic.look(self._console))
             ended = trio.current_time()
             self._next_look = ended + max(PAUSE_SECONDS, (ended - began) / _SHARE)
 
-    def _note(self, topic: str, rows: Sequence[OperatorRow]) -> None:
-        before, without_ages = self._states.get(topic), [_without_ages(row) for row in rows]
+    async def _note(self, topic: str, rows: Sequence[OperatorRow]) -> None:
+        """Note how that topic is now: a thousand nodes take milliseconds, so others get their turn in between."""
+        data, without_ages = bytearray(b'{"rows":'), []
+        for at in range(0, len(rows), _ROWS_AT_A_TIME):
+            without_ages += [_without_ages(row) for row in rows[at : at + _ROWS_AT_A_TIME]]
+            await trio.lowlevel.checkpoint()
+        for piece in json_pieces(list(rows)):
+            data += piece
+            await trio.lowlevel.checkpoint()
+        before = self._states.get(topic)
         if before is None or before.without_ages != without_ages:
             self._number += 1
             number = self._number
         else:
             number = before.number
         # In any case: somebody who comes later is told the ages as they are now.
-        self._states[topic] = TopicState(topic, number, encode({"rows": list(rows)}), without_ages)
+        self._states[topic] = TopicState(topic, number, bytes(data) + b"}", without_ages)
 
 
 def _without_ages(row: OperatorRow) -> dict[str, Any]:

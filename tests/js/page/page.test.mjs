@@ -16,7 +16,7 @@ const { changesInWords } = await load("changes.js");
 const { PartList, el } = await load("dom.js");
 const format = await load("format.js");
 const { EventList, merged } = await load("lists.js");
-const { NodeTable, adminState, chosen, comeAndGo, health, ordersFor } = await load("nodes.js");
+const { NodeTable, adminState, chosen, comeAndGo, failures, health, ordersFor } = await load("nodes.js");
 const { ask, planInWords } = await load("orders.js");
 const { Plot, binned, ticks } = await load("plot.js");
 const { NodeRates, RateOf, Rates } = await load("rates.js");
@@ -173,6 +173,12 @@ test("each state of a node has a word and a tone", () => {
   assert.deepEqual(adminState(node("a", { admin_state: "drain", drain: "of a later version" })), ["idle", "of a later version"]);
   assert.deepEqual(health(node("a", { health: "down" })), ["bad", "down"]);
   assert.deepEqual(health(node("a", { warm_up: 0.25 })), ["warn", "up, warming up (25%)"]);
+});
+
+test("what has failed is counted", () => {
+  assert.deepEqual(failures(node("a")), []);
+  const found = failures(node("a", { checks_failed: 1, connect_failures: 1200, forged: 2 }));
+  assert.deepEqual(found, ["1 check failed", "1,200 connections failed", "2 forged transfers"]);
 });
 
 test("orders are offered where they fit", () => {

@@ -1,7 +1,7 @@
 // The nodes: how each is, what is on it, and what can be done with it.
 
 import { Mark, PartList, attribute, el, text } from "./dom.js";
-import { NOTHING, change, clean, duration, number, percent, rate } from "./format.js";
+import { NOTHING, change, clean, counted, duration, number, percent, rate } from "./format.js";
 
 const FIRST = 200; // rows at first: more are a press of a button away
 
@@ -51,6 +51,14 @@ export const ordersFor = (row) => {
   if (row.drain === "aborted") return ["drain", "undrain"];
   return row.drain === null || row.drain === "done" ? ["undrain"] : ["abort", "undrain"];
 };
+
+/** What has gone wrong with a node so far. */
+export const failures = (row) =>
+  [
+    [row.checks_failed, "check failed", "checks failed"],
+    [row.connect_failures, "connection failed", "connections failed"],
+    [row.forged, "forged transfer", "forged transfers"],
+  ].flatMap(([count, one, many]) => (count ? [counted(count, one, many)] : []));
 
 /** How many sessions come to a node and leave it; empty where none does. */
 export const comeAndGo = (came, went) => {
@@ -107,7 +115,7 @@ class NodeLine {
     this.#health.update(...health(row));
     const since = row.health_seconds === null ? "" : `for ${duration(row.health_seconds + age)}`;
     const check = row.check === null ? "" : clean(row.check);
-    text(this.#healthWhy, [since, check].filter(Boolean).join(" · "));
+    text(this.#healthWhy, [since, check, ...failures(row)].filter(Boolean).join(" · "));
     text(this.#sessions, number(row.sessions));
     text(this.#waiting, row.waiting ? `${number(row.waiting)} waiting` : "");
     const width = `${most > 0 ? ((row.sessions / most) * 100).toFixed(1) : 0}%`;
