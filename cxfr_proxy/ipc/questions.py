@@ -257,5 +257,5 @@ if TYPE_CHECKING:
     AnyQuestion = WorkerQuestion[WorkerReply]
     AnyReply = WorkerReply
 else:
-    AnyQuestion = Union[tuple(WorkerQuestion.__subclasses__())]  # noqa: UP007
-    AnyReply = Union[tuple(WorkerReply.__subclasses__())]  # noqa: UP007
+    AnyQuestion = Union[tuple(WorkerQuestion.__subclasses__())]  # noqa: UP007 - | joins no tuple
+    AnyReply = Union[tuple(WorkerReply.__subclasses__())]  # noqa: UP007 - | joins no tuple

@@ -162,10 +162,9 @@ class Workers:
 
     def of_node(self, name: str) -> NodeCounts:
         total = NodeCounts()
-        _add(total, self.predecessor.nodes.get(name))
-        _add(total, self._past.get(name))
-        for link in self:
-            _add(total, (link.counts.nodes or {}).get(name))
+        for nodes in (self.predecessor.nodes, self._past, *(link.counts.nodes or {} for link in self)):
+            if name in nodes:
+                total.include(nodes[name])
         # The one before says so until what it has counted is taken over, and may count some that this one counts too.
         before = self.predecessor.nodes.get(name, _NONE).returned
         total.returned = max(before, self.absences.returned_from(name))
@@ -261,7 +260,7 @@ class Workers:
         for name, counts in (link.counts.nodes or {}).items():
             # These are levels and not counts: they have ended with the worker.
             counts.sessions = counts.logins_waiting = 0
-            _add(self._past.setdefault(name, NodeCounts()), counts)
+            self._past.setdefault(name, NodeCounts()).include(counts)
         self._past_totals.include(link.counts.totals)
         rebalance = replace(link.counts.rebalance, planning=False, left=0, held=0)
         latest = max(rebalance.number, self._past_rebalance.number)
@@ -452,20 +451,6 @@ def _worker_rows(slot: WorkerSlot) -> Iterator[WorkerRow]:
             counts.process.open_descriptors,
             counts.process.max_descriptors,
         )
-
-
-def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
-    if counts is not None:
-        total.sessions += counts.sessions
-        total.logins_waiting += counts.logins_waiting
-        total.entered += counts.entered
-        total.asked += counts.asked
-        total.moved += counts.moved
-        total.refused += counts.refused
-        total.silent += counts.silent
-        total.failed += counts.failed
-        total.connect_failures += counts.connect_failures
-        total.forged += counts.forged
 
 
 class Grants:

@@ -67,6 +67,19 @@ class NodeCounts:
     entered: int = 0
     """Sessions that have come there, by a login or from another node; those that are not there any more have left."""
 
+    def include(self, other: NodeCounts) -> None:
+        """Add the counts of another process. ``returned`` is counted by one process for all."""
+        self.sessions += other.sessions
+        self.asked += other.asked
+        self.moved += other.moved
+        self.refused += other.refused
+        self.silent += other.silent
+        self.failed += other.failed
+        self.connect_failures += other.connect_failures
+        self.forged += other.forged
+        self.logins_waiting += other.logins_waiting
+        self.entered += other.entered
+
 
 class SessionCounts:
     """Counts of one process's sessions."""
