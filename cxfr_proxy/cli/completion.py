@@ -8,7 +8,7 @@ from typing import Final
 
 from cxfr_proxy.cli.parser import PROGRAM, Parser
 
-_FILES: Final = frozenset(("FILE", "FILE|URL", "PATH"))
+_FILES: Final = frozenset(("FILE", "FILE|URL", "PATH", "DIR"))
 _NODE: Final = "NODE"
 
 
@@ -31,6 +31,25 @@ def _operands(parser: Parser) -> list[argparse.Action]:
     return [each for each in parser._actions if not each.option_strings and not parser.words]
 
 
+def _choices(action: argparse.Action) -> list[str]:
+    """Return the values that it may have; none: not one of a few."""
+    written = str(action.metavar)
+    if action.choices is None and written.startswith("{") and written.endswith("}"):
+        return written[1:-1].split(",")
+    return list(map(str, action.choices or ()))
+
+
+def _words_of_operands(root: Parser) -> Iterator[tuple[Parser, int, list[str]]]:
+    """Yield each operand that is one of a few words, by its parser and its place there."""
+    for parser in _parsers(root):
+        for number, action in enumerate(_operands(parser)):
+            if words := _choices(action):
+                yield parser, number, words
+    helping = root.words["help"]
+    yield helping, 0, list(root.words)
+    yield from ((helping, 1, list(each.words)) for each in root.words.values() if each.words)
+
+
 # --- bash, and zsh by way of it
 
 # The names path and words would be zsh's own.
@@ -39,9 +58,12 @@ _BASH: Final = """\
 _cxfr_proxy() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} at="" operands=0 value="" word i
     local known="{known}"
+    [[ $cur == = ]] && cur=""
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${{COMP_WORDS[i]}}
-        if [[ $value ]]; then
+        if [[ $word == = ]]; then
+            continue
+        elif [[ $value ]]; then
             value=""
         elif [[ $word == -* ]]; then
             case $word in {valued}) value=$word ;; esac
@@ -62,7 +84,10 @@ _cxfr_proxy() {{
         case $at in
 {words}
         esac
-        case $at:$operands in {operands}) nodes=yes ;; esac
+        case $at:$operands in
+            {operands}) nodes=yes ;;
+{few}
+        esac
     fi
     if [[ $nodes ]]; then
         offered="$offered $("${{COMP_WORDS[0]}}" show nodes 2> /dev/null | awk 'NR > 1 {{ print $1 }}')"
@@ -76,7 +101,7 @@ complete -F _cxfr_proxy {program}
 def _bash(root: Parser) -> str:
     parsers = list(_parsers(root))
     flags = {name: action for parser in parsers for name, action in _flags(parser).items() if _takes_value(action)}
-    choices = {name: action.choices for name, action in flags.items() if action.choices}
+    choices = {name: given for name, action in flags.items() if (given := _choices(action))}
     files = [name for name, action in flags.items() if action.metavar in _FILES]
     nodes = [name for name, action in flags.items() if action.metavar == _NODE]
     operands = [
@@ -92,12 +117,16 @@ def _bash(root: Parser) -> str:
         valued="|".join(flags),
         files="|".join(files),
         choices="".join(
-            f'        {name}) COMPREPLY=($(compgen -W "{" ".join(map(str, given))}" -- "$cur")); return ;;\n'
+            f'        {name}) COMPREPLY=($(compgen -W "{" ".join(given)}" -- "$cur")); return ;;\n'
             for name, given in choices.items()
         ),
         nodes="|".join(nodes),
         words="\n".join(words),
         operands="|".join(operands),
+        few="\n".join(
+            f'            " {parser.command}:{number}") offered="$offered {" ".join(given)}" ;;'
+            for parser, number, given in _words_of_operands(root)
+        ),
     )
 
 
@@ -135,6 +164,11 @@ def _fish_lines(root: Parser) -> Iterator[str]:
             yield f"{at} -f -a {word} -d {_quoted(_summary(each.description, None))}"
         if any(action.metavar == _NODE for action in _operands(parser)):
             yield f"{at} -f -a {_quoted(_FISH_NODES)}"
+        for each, number, given in _words_of_operands(root):
+            if each is parser:
+                place = f"test (count (commandline -opc)) -eq {number + len(words) + 1}"
+                when = _quoted("; and ".join([*seen, place]))
+                yield f"complete -c {PROGRAM} -n {when} -f -a {_quoted(' '.join(given))}"
         for name, action in _flags(parser).items():
             summary = _quoted(_summary(action.help, action.default))
             yield f"{at} -l {name.removeprefix('--')}{_fish_value(action)} -d {summary}"
@@ -143,8 +177,8 @@ def _fish_lines(root: Parser) -> Iterator[str]:
 def _fish_value(action: argparse.Action) -> str:
     if not _takes_value(action):
         return " -f"
-    if action.choices:
-        return f" -x -a {_quoted(' '.join(map(str, action.choices)))}"
+    if given := _choices(action):
+        return f" -x -a {_quoted(' '.join(given))}"
     if action.metavar == _NODE:
         return f" -x -a {_quoted(_FISH_NODES)}"
     return " -r -F" if action.metavar in _FILES else " -x"

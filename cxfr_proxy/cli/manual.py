@@ -31,8 +31,8 @@ def _lines(root: Parser) -> Iterator[str]:
     yield f'.TH {PROGRAM.upper()} 1 "" "{PROGRAM} {__version__}" "User Commands"'
     yield from (".SH NAME", f"{_text(PROGRAM)} \\- front proxy for XMPP clients")
     yield ".SH SYNOPSIS"
-    for form in (("--backends", "FILE|URL", "--certificate", "FILE", "[SETTING ...]"), ("COMMAND", "...")):
-        yield f".B {_text(PROGRAM)}\n{_text(' '.join(form))}\n.br"
+    forms = (("--backends", "FILE|URL", "--certificate", "FILE", "[SETTING ...]"), ("COMMAND", "..."))
+    yield "\n.br\n".join(f".B {_text(PROGRAM)}\n{_text(' '.join(form))}" for form in forms)
     yield from (".SH DESCRIPTION", _text(root.description or ""))
     yield _text("Without a command it serves clients; commands speak to the proxy that serves on this machine.")
     yield ".SH COMMANDS"

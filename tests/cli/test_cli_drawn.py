@@ -46,10 +46,40 @@ def completed(tmp_path: Path, *words: str) -> list[str]:
         (("demo", "--trigger", "s"), ["sigterm"]),
         (("--transfer-ra",), ["--transfer-rate"]),
         (("show", "sessions", "--user", ""), []),
+        (("completion", ""), ["--help", "bash", "zsh", "fish"]),
+        (("token", "o"), ["operate"]),
+        (("token", "operate", ""), ["--help"]),
+        (("help", "dr"), ["drain"]),
+        (("help", "show", "ses"), ["sessions", "session"]),
+        (("--starttls", "o"), ["optional", "off"]),
+        (("--starttls", "="), ["required", "optional", "off"]),  # bash takes the sign for a word
+        (("--starttls", "=", "r"), ["required"]),
+        (("check", "--certificates", "/et"), ["/etc"]),
+        (("--control", "=", "/tmp/c", "dr"), ["drain"]),
     ],
 )
 def test_bash_offers_what_fits(tmp_path: Path, words: tuple[str, ...], offered: list[str]) -> None:
     assert completed(tmp_path, *words) == offered
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("dr", ["drain"]),
+        ("completion ", ["bash", "fish", "zsh"]),
+        ("token o", ["operate"]),
+        ("help dr", ["drain"]),
+        ("help show ses", ["session", "sessions"]),
+        ("--starttls ", ["off", "optional", "required"]),
+        ("check --certificates /et", ["/etc/"]),
+    ],
+)
+def test_fish_offers_what_fits(line: str, offered: list[str], tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(SHELLS["fish"](build_parser()))
+    asked = f"source {tmp_path / 'script'}; complete -C 'cxfr-proxy {line}'"
+    done = subprocess.run(["fish", "-c", asked], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert [each.partition("\t")[0] for each in done.stdout.splitlines()] == offered
 
 
 @pytest.mark.parametrize("shell", SHELLS)
