@@ -73,7 +73,7 @@ class OperatingSettings:
         None,
         "file of the tokens that let somebody use the API by HTTP, one 'role name digest' per line as cxfr-proxy token "
         "makes it; nobody else may be able to read it",
-        "Without it nobody is let in: who may drain a node is not for a default to say.",
+        "Without it nobody is let in: no default can say who may drain a node.",
         shown="none: no API",
     )
     """``None``: nobody may use it."""

@@ -125,7 +125,7 @@ class ServingSettings:
         (),
         "domain that is served; clients that ask for another domain are refused",
         "The nodes know their domains and refuse others themselves.",
-        shown="any: what the client asks for is passed on to the node",
+        shown="any: the node hears which one the client asks for",
     )
     certificate: tuple[Path, ...] = repeatable(
         Group.SERVING,

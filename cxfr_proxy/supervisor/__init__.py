@@ -31,5 +31,5 @@ service_reports what the service manager is told while the proxy runs
 startup_log     events of the proxy as a whole
 =============== =====================================================================================
 
-The supervisor imports nothing of a worker: what both know is in :mod:`cxfr_proxy.ipc`.
+The supervisor imports nothing of a worker: :mod:`cxfr_proxy.ipc` has what both know.
 """

@@ -125,9 +125,8 @@ class StateKeeper:
         self._file = file
         self._memory = memory
         self._wall_clock = wall_clock
-        self._changed = self._tried = self._written = (
-            0  # changes; those there were at the last attempt, the last success
-        )
+        # Changes so far, those there were at the last attempt, and at the last success.
+        self._changed = self._tried = self._written = 0
         self._work = trio.Event()
         self._learned_at: float | None = None  # what was learned then is not written yet
         self._attempts = trio.lowlevel.ParkingLot()

@@ -18,5 +18,5 @@ in_process       a worker in the supervisor's process
 launch, process  a worker in a process of its own: started, and from the inside
 ================ =====================================================================================
 
-A worker imports nothing of the supervisor: what both know is in :mod:`cxfr_proxy.ipc`.
+A worker imports nothing of the supervisor: :mod:`cxfr_proxy.ipc` has what both know.
 """
