@@ -142,7 +142,7 @@ def _on_stream_element(parts: Parts, local: str, piece: Piece, position: int) ->
     negotiation, client = parts.negotiation, parts.client
     was_inactive = negotiation.inactive
     try:
-        verdict = negotiation.from_client(piece.data, client.header, position)
+        verdict = negotiation.from_client(piece.data, client.header, position, piece.note)
     except ClientError as error:
         on_fault(parts, error)
         return
@@ -214,7 +214,7 @@ def _reroute(parts: Parts, opening: Opening, piece: Piece) -> None:
     assert early is not None, "or no login is looked at"
     assert client.shown is not None, "a client is held until it is greeted"
     # The login is read again, by the next session: it may be a password, and this node must not see it.
-    client.lane.put_back(piece)
+    client.lane.put_back(piece, piece.note)
     parts.because(Reason.REROUTED)
     ending.end_node_stream(parts)
     ending.end_node_output(parts)

@@ -320,8 +320,37 @@ def test_what_is_put_back_comes_next() -> None:
     assert piece is not None
     subject.put_back(piece)
     assert not subject.skip(b"<b/>"), "it comes later"
-    assert subject.next() is piece
+    assert subject.next() == piece
     assert subject.skip(b"<b/>")
+
+
+def test_what_is_put_back_has_its_note_and_more_behind_it() -> None:
+    subject = opened()
+    subject.feed(b"<a/>")
+    piece = subject.next()
+    assert piece is not None
+    assert piece.last
+    subject.put_back(piece, "seen")
+    subject.feed(b"<b/>")
+    again = subject.next()
+    assert again is not None
+    assert (again.event, again.data, again.last, again.note) == (piece.event, b"<a/>", False, "seen")
+    behind = subject.next()
+    assert behind is not None
+    assert (behind.data, behind.last, behind.note) == (b"<b/>", True, None)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_the_last_piece_is_the_last(size: int) -> None:
+    """A reader that stops at it misses nothing that was fed."""
+    lane = Lane(max_element_bytes=8192, max_depth=64)
+    stream = HEADER + b"<a/>  <b><c/></b><iq/>"
+    for at in range(0, len(stream), size):
+        lane.feed(stream[at : at + size])
+        while (piece := lane.next()) is not None:
+            if piece.last:
+                assert (lane.unread, lane.next()) == (b"", None)
+                break
 
 
 def test_a_scan_leaves_what_is_much_to_look_at() -> None:

@@ -11,7 +11,9 @@ from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.client_opening import BeginTls, ClientOpening, Closed, Opened, OpeningRules, Reply, Step
+from cxfr_proxy.xmpp.opening.header import read_header
 from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
+from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
 NS = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
 HEADER = f"<?xml version='1.0'?><stream:stream {NS} to='Example.org' version='1.0'>"
@@ -169,3 +171,28 @@ def test_what_ends_it_tells_no_secret(bytes_: str, condition: str) -> None:
         assert "r0m30" not in repr(fault)
         fault = fault.__cause__ or fault.__context__
     assert subject.opening.refuse(caught.value).startswith(b"<stream:error>"), "it has a header already"
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        AUTH,
+        AUTH.replace(SECRET, base64.b64encode(b"romeo@example.org\0juliet\0r0m30").decode()),
+        AUTH.replace(SECRET, "AGp1bGlldAA"),
+        AUTH.replace("PLAIN", "EXTERNAL"),
+        AUTHENTICATE,
+        IQ,
+    ],
+    ids=["plain", "as somebody else", "no base64", "refused", "SASL2", "no login"],
+)
+def test_a_login_is_read_once(auth: str) -> None:
+    """The next reader does with the note what it would do without; and a password is in no note."""
+    subject, header = Stage(), read_header(HEADER.encode(), ClientError)
+    assert isinstance(subject(HEADER + auth)[-1], Opened)
+    piece = subject.lane.next()
+    assert piece is not None
+    assert (piece.note is not None) == auth.startswith("<auth ")
+    assert "r0m30" not in repr(piece.note)
+    noted, read = Negotiation(), Negotiation()
+    assert noted.from_client(piece.data, header, note=piece.note) == read.from_client(piece.data, header)
+    assert noted.attempt == read.attempt

@@ -57,13 +57,14 @@ class Piece(Struct, frozen=True, gc=False):
     ``event`` is ``None`` for bytes that pass unseen: while scanning, any number of whole usual elements; while
     stepping, white space. ``whole`` is false if the beginning of a reported element was cut through before. ``last``:
     while stepping, nothing that was fed is left behind it, so :meth:`Lane.next` need not be asked (it may be all the
-    same).
+    same). ``note`` is left to the next reader by one that has put it back.
     """
 
     event: FramerEvent | None
     data: bytes
     whole: bool = True
     last: bool = False
+    note: object = None
 
 
 class Lane:
@@ -314,9 +315,9 @@ class Lane:
             text = f"more than {limit} bytes of white space"
             framer.events.append(StreamFault(at, at, StreamCondition.POLICY_VIOLATION, text))
 
-    def put_back(self, piece: Piece) -> None:
-        """Have :meth:`next` return this piece once more, for another reader."""
-        self._again = Piece(piece.event, piece.data, piece.whole)  # more may be fed before that
+    def put_back(self, piece: Piece, note: object = None) -> None:
+        """Have :meth:`next` return this piece once more, for another reader, with that note."""
+        self._again = Piece(piece.event, piece.data, piece.whole, note=note)  # not the last: more may be fed before
 
     def _begin(self) -> Framer:
         """Have a framer read whatever the stream begins with."""

@@ -210,8 +210,9 @@ class ClientOpening:
         assert header is not None
         auth = read_auth(piece.data) if not self._tls_first else None
         if auth is not None:
-            self._lane.put_back(piece)
-            return Opened(header, login_of(request_of(auth), header.to or ""), greeted=True)
+            request = request_of(auth)
+            self._lane.put_back(piece, request)  # which is read again behind the node's greeting
+            return Opened(header, login_of(request, header.to or ""), greeted=True)
         try:
             element = stanza.parse(piece.data, header.context)
         except stanza.MalformedElement as exc:

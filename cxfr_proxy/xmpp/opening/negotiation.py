@@ -98,8 +98,13 @@ class Negotiation:
 
     # --- client to node
 
-    def from_client(self, data: bytes, header: StreamHeader, position: int = 0) -> ElementVerdict:
-        """Read one element of the client's, and return what is done with it. Raises :class:`ClientError`."""
+    def from_client(self, data: bytes, header: StreamHeader, position: int = 0, note: object = None) -> ElementVerdict:
+        """Read one element of the client's, and return what is done with it. Raises :class:`ClientError`.
+
+        ``note``: a :class:`~.sasl.SaslRequest` is an ``<auth/>`` that was read before (:mod:`.client_opening`).
+        """
+        if isinstance(note, SaslRequest):
+            return self._on_auth(data, note, header, _SASL_REFUSAL)
         if (auth := usual_elements.read_auth(data)) is not None:
             return self._on_auth(data, sasl.request_of(auth), header, _SASL_REFUSAL)
         if self._iq_auth is None and (bind := usual_elements.read_bind(data)) is not None:
