@@ -81,7 +81,6 @@ class Mover:
         self._planner = Planner(registry, cluster, placement, self._queues, self, self._orders)
         self._work = trio.Event()
         self._news = trio.Event()
-        self._wait = trio.CancelScope()  # for moves to end
         self._waits_for_room = False  # the last session had to wait for that, and not for the pace
 
     # --- what others ask for
@@ -186,7 +185,7 @@ class Mover:
     def announced(self, session_id: int) -> None:
         """Give that session its order: all processes were told where its client is to go."""
         self._announcements.made(session_id, trio.current_time())
-        self._wait.cancel()
+        self._logins.changed()
 
     def take_news(self, news: AnyClientNews, seconds_ago: float = 0.0) -> None:
         """Take over what another process saw of a client so long ago."""
@@ -254,8 +253,7 @@ class Mover:
         waits = False
         while not self._has_room(self._queues.first):
             self._waits_for_room = waits = True
-            with trio.CancelScope() as self._wait:  # cancelled when it may be another one's turn
-                await self._logins.change()
+            await self._logins.change()
         self._waits_for_room = waits
 
     def _has_room(self, waiting: Waiting | None) -> bool:
@@ -333,7 +331,7 @@ class Mover:
     def queued(self) -> None:
         """Wake the mover: there are more sessions in the queues."""
         self._work.set()
-        self._wait.cancel()
+        self._logins.changed()  # it may be the turn of one that need not wait for them
         self._pace.queued(
             lost=self._queues.length(Urgency.LOST),
             leaving=self._queues.leaving,

@@ -29,7 +29,7 @@ class OwnLogins:
     def __init__(self) -> None:
         self._free = AT_ONCE
         self._waiting: dict[trio.Event, None] = {}  # in their order; whoever is taken out has a turn
-        self._ended = trio.Event()
+        self._change = trio.Event()
         self.window = MoveWindow(AT_ONCE)
 
     async def take_turn(self, waits: Waits) -> None:
@@ -56,21 +56,22 @@ class OwnLogins:
             next_one.set()
         else:
             self._free += 1
-        self._wake()
+        self.changed()
 
     def note(self, session_id: int, event: Event) -> None:
         """Take in what a session reports: its move may have begun, or be over."""
         if self.window.note(session_id, event):
-            self._wake()
+            self.changed()
 
     def has_room(self, *, coming: int, hurried: bool) -> bool:
         """Return whether another session may be taken to another node; see :meth:`.move_window.MoveWindow.has_room`."""
         return self._free > 0 and self.window.has_room(coming=coming, hurried=hurried)
 
     async def change(self) -> None:
-        """Return when a login or a move has ended. Then there may be room."""
-        await self._ended.wait()
+        """Return when a login or a move has ended, or :meth:`changed` was called. Then there may be room."""
+        await self._change.wait()
 
-    def _wake(self) -> None:
-        self._ended.set()
-        self._ended = trio.Event()
+    def changed(self) -> None:
+        """Have those that wait for room look again."""
+        self._change.set()
+        self._change = trio.Event()
