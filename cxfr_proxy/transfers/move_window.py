@@ -98,6 +98,10 @@ class MoveWindow:
         the clients that are held."""
         return len(self._begun) + coming < (self._most if hurried else self.size)
 
+    def begin_anew(self) -> None:
+        """Note that nobody waits to be moved: the next time it may be another cluster, or another hour."""
+        self._size = 1.0
+
     def note(self, session_id: int, event: Event) -> bool:
         """Take in what a session reports; return whether its move is over by that."""
         match event:

@@ -243,6 +243,7 @@ class Mover:
     async def _wait_for_work(self) -> None:
         while not self._queues:
             self._waits_for_room = False
+            self._logins.window.begin_anew()
             self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()

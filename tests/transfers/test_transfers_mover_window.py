@@ -15,6 +15,7 @@ from cxfr_proxy.net.waits import TRIO
 from cxfr_proxy.session.commands import Asked, Outcome, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.transfers.client_news import Moved
+from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.own_logins import AT_ONCE
 
 LETS_GO = "resume=shared settle=0 migrate=external migrate-address=10.0.0.9:5226"
@@ -66,12 +67,17 @@ async def test_more_at_once_the_longer_their_clients_are_held_for_short_times(au
         house.empty("a", rate=1000.0)
         await trio.sleep(10)
         assert len(house.orders) == 1
-        assert house.mover.moves.paced
+        assert house.mover.moves == WindowState(1, 1, paced=True)
         counts = await all_arrive(house, sessions)
         assert counts[:16] == [1] * 16
         assert max(counts) == AT_ONCE
         assert len(house.orders) == 500
         assert not house.mover.moves.paced
+        # The next drain begins as the first one did.
+        populated(house, 20, "b")
+        house.empty("b", rate=1000.0)
+        await trio.sleep(1)
+        assert len(house.orders) == 501
 
 
 async def test_a_drain_knows_how_fast_it_goes(autojump_clock: MockClock) -> None:
