@@ -97,7 +97,7 @@ async def test_requests_over_tls(tmp_path: Path) -> None:
 
 async def test_a_long_answer_is_whole(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
-        it.fake.source.body = bytes(range(256)) * 20_000
+        it.fake.source.body = bytes(range(256)) * 3000
         async with await it.connect() as stream:
             await stream.send_all(LAST.replace(b"/livez", b"/metrics"))
             assert (await rest(stream)).endswith(b"\r\n\r\n" + it.fake.source.body)

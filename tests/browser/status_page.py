@@ -57,6 +57,13 @@ class PageTab:
                 await trio.sleep(0.1)
         raise AssertionError(f"{[each for each in words if each not in text]} were not shown, but\n{text}")
 
+    async def hides(self, where: str, words: str) -> None:
+        """Wait until that is not to be read there."""
+        script = f"document.querySelector({json.dumps(where)}).innerText"
+        with trio.fail_after(PATIENCE_SECONDS):
+            while words in str(await self.tab.value(script)):  # noqa: ASYNC110 - it happens in the browser
+                await trio.sleep(0.1)
+
     async def press(self, where: str, words: str) -> None:
         """Press the first button there that begins with these words and is enabled, once there is one."""
         script = (
@@ -249,9 +256,13 @@ async def many(folder: Path, pictures: Path) -> None:
     gone = f"gone 127.0.0.1:{free_port()} fall=1 inter=1s weight=7\n"
     async with scene(folder, pictures, nodes, "--workers", "2", line=gone) as it:
         await clients_of(it)
-        await it.page.shows("1 down", f"{LONG}-18", "Need attention 1", "Connection refused")
+        await it.page.shows("1 down", f"{LONG}-18", "Need attention 1", "Connection refused", "60 connections")
         await it.page.pictures("many")
         await it.page.fits()
+        await it.page.tab.run("document.querySelector('input[value=attention]').click()")
+        await it.page.hides("#nodes", LONG)
+        await it.page.shows("gone", "weight 7", "checks failed")
+        await it.page.pictures("attention")
         assert "1 down" in str(await it.page.tab.value("document.title"))
 
 
