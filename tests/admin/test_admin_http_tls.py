@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +165,10 @@ async def test_a_watcher_that_hangs_up_is_noticed(tmp_path: Path) -> None:
 async def test_a_handshake_has_its_time(sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.05)
     async with world(tmp_path) as it, await it.plain() as stream:
-        if sent:
-            await stream.send_all(sent)
-        assert b"HTTP" not in await rest(stream)
+        with suppress(trio.BrokenResourceError):  # the time may be over before anything was sent
+            if sent:
+                await stream.send_all(sent)
+            assert b"HTTP" not in await rest(stream)
         await until(lambda: it.server.connections == 0)
 
 
@@ -196,7 +197,8 @@ async def test_who_refuses_the_certificate_is_logged(tmp_path: Path, caplog: pyt
     assert fields["reason"] == "TLS handshake failed: certificate-refused"
 
 
-async def test_handshakes_that_go_no_further_keep_nobody_out(tmp_path: Path) -> None:
+async def test_handshakes_that_go_no_further_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 600)  # however slow this machine is
     async with world(tmp_path) as it:
         hogs = []
         for number in range(2 * http_server.MAX_CONNECTIONS):
