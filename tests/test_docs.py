@@ -75,6 +75,11 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert list(broken_links(page)) == ["#nothing: no such heading", "gone.md: no such file"]
 
 
+def test_the_first_page_is_short() -> None:
+    """What it is, try it, deploy it, drain it, and links: the rest has pages of its own."""
+    assert (ROOT / "README.md").read_text("utf-8").count("\n") <= 120
+
+
 def test_the_list_of_contents_has_every_page() -> None:
     contents = (ROOT / "docs" / "README.md").read_text("utf-8")
     listed = {(ROOT / "docs" / target.partition("#")[0]).resolve() for target in LINK.findall(contents)}

@@ -126,6 +126,7 @@ class Succession:
         assert self._management is not None
         self.given_away = True
         self._manager_told = False
+        # In this order: no order is taken that nobody writes down, and no client is accepted by workers that leave.
         self._management.give_away()
         self._kept.give_away()
         self._sockets.give_away()

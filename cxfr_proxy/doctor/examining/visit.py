@@ -133,6 +133,7 @@ class Visitor:
             return LookStage.TLS if _is_alert(exc.__cause__) else LookStage.GREETING
         if spec.tls is NodeTls.NONE:
             return LookStage.CONNECT
+        # The dialler tells both in the same words. Where connecting works by itself, it was TLS.
         with suppress(NodeError):
             (await self._dial(replace(spec, tls=NodeTls.NONE), domain)).close()
             return LookStage.TLS
