@@ -22,6 +22,8 @@ from bench.relays import max_sessions
 from bench.report import Goal, Report, Table, columns
 from bench.spread import Spread
 
+_SESSIONS: Final = (2_000, 4_000)
+_QUICK_SESSIONS: Final = (300,)
 _ARRIVALS: Final = 500.0
 _QUICK_ARRIVALS: Final = 50.0
 _INTERVAL_SECONDS: Final = 2.0
@@ -39,10 +41,11 @@ _NOTES: Final = (
 def run(options: Options) -> Report:
     report = new_report("upgrade", options)
     # Both processes have the descriptors of their own sessions; the crowd has old and new connections for a moment.
-    sessions = min(options.sessions or (300 if options.quick else 3_000), int(max_sessions() * 0.8))
+    most = int(max_sessions() * 0.8)
+    wanted = (options.sessions,) if options.sessions else _QUICK_SESSIONS if options.quick else _SESSIONS
     table = Table("Replacing the proxy", _COLUMNS)
     refused, lost = [], []
-    for _ in range(options.rounds_or(1, 1)):
+    for sessions in [min(each, most) for each in wanted for _ in range(options.rounds_or(1, 1))]:
         with new_setup(options, tls=options.tls, workers=2) as setup, fleet(setup, sessions) as running:
             rate, arriving = options.rate or _RATE, _QUICK_ARRIVALS if options.quick else _ARRIVALS
             tell(f"upgrade: {sessions} logins")
@@ -78,7 +81,8 @@ def run(options: Options) -> Report:
             )
             refused.append(came.came - came.answered)
             lost.append(counted.missing - late + counted.twice)
-            table.notes += [*_NOTES, str(setup.cores)]
+            cores = str(setup.cores)
+    table.notes += [*_NOTES, cores]
     report.tables.append(table)
     report.goals += [
         Goal("clients refused, reset or left without an answer", 0, Spread.of(refused)),
