@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from e2e_proxy import command, nodes_file, running
+from e2e_proxy import command, nodes_file, run, running
 
 from cxfr_proxy.demo.node import DemoNode
 
 
 async def test_a_node_stays_drained_when_the_proxy_is_killed(tmp_path: Path) -> None:
-    """Each order is on disk once it is answered. A file that was tampered with keeps the proxy from starting."""
+    """Each order is on disk once it is answered. A file that another proxy keeps, or that was tampered with, keeps the
+    proxy from starting."""
     nodes = [DemoNode("node1"), DemoNode("node2")]
     state = tmp_path / "state"
     options = ("--starttls", "off", "--workers", "1", "--state", str(state))
@@ -32,6 +33,12 @@ async def test_a_node_stays_drained_when_the_proxy_is_killed(tmp_path: Path) -> 
             await proxy.process.wait()
         async with command(nursery, tmp_path, file, *options) as proxy:
             assert {row["admin_state"] for row in await proxy.show("nodes")} == {"ready"}
+            other = ("--control", str(tmp_path / "other.sock"), "--listen", "127.0.0.1:0")
+            second = await run("--backends", str(file), *options, *other)
+            assert second.code == 2
+            assert (
+                f"state {state}: another proxy (pid {proxy.process.pid}) keeps its state in this file" in second.output
+            )
             proxy.process.send_signal(signal.SIGKILL)
             await proxy.process.wait()
             state.write_text(state.read_text().replace('"version":1', '"version":9'))

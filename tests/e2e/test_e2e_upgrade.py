@@ -124,8 +124,8 @@ async def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCertificate) -> None:
-    """Clients that do not let themselves be moved are found and kicked where they are. When the old process is killed
-    in the midst of it, the new one goes on with its own."""
+    """Clients that do not let themselves be moved are found and kicked where they are. When one of the old workers is
+    killed in the midst of it, and then the old process, the new one goes on with its own."""
     options = ("--cxfr-timeout", "10m", "--hard-stop-after", "20m", "--transfer-rate", "1000")
     async with world(tmp_path, certificate, *options) as it:
         with successors_ended(it.proxy):
@@ -155,6 +155,10 @@ async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCerti
                 await ask(it.proxy, "kick", jid=f"user0@{DOMAIN}")
             events = await ask(it.proxy, "show", what="events")
             assert f"supervisor of {old}" in {row["process"] for row in events}
+            killed = min(leaving)
+            os.kill(killed, signal.SIGKILL)
+            left = [row for row in rows if row["leaving"] != killed and row["jid"] != f"user0@{DOMAIN}/r"]
+            await until_shown(it.proxy, "sessions", len(left))
             os.kill(old, signal.SIGKILL)
             await it.proxy.event("predecessor-gone")
             await until_shown(it.proxy, "sessions", 4)

@@ -297,6 +297,13 @@ class Finished:
     output: str
 
 
+async def run(*words: str) -> Finished:
+    """Run ``cxfr-proxy WORDS`` to its end."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        done = await trio.run_process([*COMMAND, *words], capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    return Finished(done.returncode, done.stdout.decode())
+
+
 class Command(LoggingProcess):
     """The running command."""
 
@@ -308,14 +315,7 @@ class Command(LoggingProcess):
 
     async def say(self, *words: str) -> Finished:
         """``cxfr-proxy WORDS --control …``, a process as well."""
-        with trio.fail_after(PATIENCE_SECONDS):
-            done = await trio.run_process(
-                [*COMMAND, *words, "--control", str(self.control)],
-                capture_stdout=True,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        return Finished(done.returncode, done.stdout.decode())
+        return await run(*words, "--control", str(self.control))
 
     async def show(self, what: str) -> list[Row]:
         done = await self.say("show", what, "--json")
