@@ -13,27 +13,32 @@ $(1)/pytest $(3) $(2) || { [ $$? = 1 ] && echo "Once more, alone, what has faile
 	&& $(1)/pytest --last-failed --last-failed-no-failures none $(2); }
 endef
 
+# In the order of tests/conftest.py.
+IN_ORDER := --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test test-lowest clients bench lint types docs site dist lock audit sbom deb clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cxfr-proxy demo
 
 # Everything that has to hold: formatting, lint, types, tests. Tests against real servers skip, with a reason, where a
-# server is not installed; CXFR_REQUIRE_REAL=1 makes that a failure. They wait more than they work: .ci/run sees by the
-# file that there is room for something beside them.
+# server is not installed; CXFR_REQUIRE_REAL=1 makes that a failure. They wait more than they work, so two run at once,
+# and .ci/run sees by the file that there is room for something beside them. mypy has one core for a minute, and runs
+# beside the first ones.
 test: $(VENV)/.installed-test
 	@rm -f $(VENV)/.tested-alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(call pytest,$(BIN),--ignore tests/real,--numprocesses 3 --dist loadfile)
+	$(BIN)/mypy >$(VENV)/.types 2>&1 & types=$$!; \
+	{ $(call pytest,$(BIN),--ignore tests/real,--numprocesses 3 $(IN_ORDER)); }; tested=$$?; \
+	wait $$types; typed=$$?; cat $(VENV)/.types; exit $$((tested | typed))
 	@touch $(VENV)/.tested-alone
-	$(call pytest,$(BIN),tests/real)
+	$(call pytest,$(BIN),tests/real,--numprocesses 2 $(IN_ORDER))
 
 # What a version can break, with the oldest ones that pyproject.toml allows.
 test-lowest:
 	PIP_CONSTRAINT=tests/lowest.txt $(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.installed-test
-	$(call pytest,$(VENV)-lowest/bin,$(addprefix --ignore tests/,bench e2e fuzz real),--numprocesses 3 --dist loadfile)
+	$(call pytest,$(VENV)-lowest/bin,$(addprefix --ignore tests/,bench e2e fuzz real),--numprocesses 3 $(IN_ORDER))
 
 # Which client programs are back after which kind of move, in front of real nodes: docs/clients.md. CLIENTS are options,
 # of which `make clients CLIENTS=--help` tells.

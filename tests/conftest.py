@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -27,6 +28,20 @@ settings.load_profile("same")
 
 # A shell makes what it starts in the background ignore it, and commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_LONGEST: Final = ("fuzz", "e2e", "test_real_matrix.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest. Processes that run tests at once take files in this order (see Makefile),
+    and all would wait for one that had begun a long one last."""
+
+    def rank(item: pytest.Item) -> int:
+        names = (item.path.parent.name, item.path.name)
+        return next((place for place, name in enumerate(_LONGEST) if name in names), len(_LONGEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(params=["native", "python"])

@@ -7,10 +7,10 @@ CXFR_REQUIRE_REAL=1 they fail.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +28,7 @@ from real.programs import DOMAIN, PASSWORD, Need, require
 
 MODULE: Final = Path(cxfr_proxy.plugins.__file__).parent / "js" / "cxfr.js"
 _SOURCES: Final = Path(__file__).resolve().parents[1] / "js"
+_DRIVERS: Final = ("package.json", "package-lock.json", "drive.mjs", "judge.mjs")
 _INSTALL_SECONDS: Final = 180.0
 
 Event = dict[str, Any]  # Any: a JSON object of drive.mjs
@@ -40,26 +41,34 @@ class Js(StrEnum):
 
 
 def install(cache: pytest.Cache) -> Path:
-    """The folder of the drivers, with all libraries beside them. Skips or fails the test where that can't be."""
+    """The folder of the drivers, with all libraries beside them. Skips or fails the test where that can't be.
+
+    Processes that run tests at once share it: one installs, and no driver is written while another one starts it.
+    """
     require(Need.NODE, Need.NPM)
-    lock = (_SOURCES / "package-lock.json").read_bytes()
-    folder = cache.mkdir(f"js-{hashlib.sha256(lock).hexdigest()[:16]}")
-    for name in ("package.json", "package-lock.json", "drive.mjs", "judge.mjs"):
-        shutil.copy(_SOURCES / name, folder / name)
-    stamp = folder / "installed"
-    if not stamp.exists():
-        done = subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            programs.missing(f"npm ci failed: {done.stderr[-500:]}")
-        stamp.touch()
+    sources = {name: (_SOURCES / name).read_bytes() for name in _DRIVERS}
+    folder = cache.mkdir("js-" + hashlib.sha256(b"".join(sources.values())).hexdigest()[:16])
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "installed").exists():
+            _install(folder, sources)
     return folder
+
+
+def _install(folder: Path, sources: Mapping[str, bytes]) -> None:
+    for name, content in sources.items():
+        (folder / name).write_bytes(content)
+    done = subprocess.run(
+        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=_INSTALL_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        programs.missing(f"npm ci failed: {done.stderr[-500:]}")
+    (folder / "installed").touch()
 
 
 class JsClient:
