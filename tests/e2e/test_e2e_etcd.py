@@ -18,6 +18,7 @@ from e2e_proxy import COMMAND, PATIENCE_SECONDS, Command, Raw, command, connect,
 from real.certs import Authority
 from real.etcd import Etcd, open_etcd
 from real.programs import free_port
+from waiting import patient_line
 
 from cxfr_proxy.demo.node import DemoNode
 
@@ -67,7 +68,7 @@ async def world(tmp_path: Path, *options: str, workers: tuple[str, ...] = ("1", 
     nodes = [DemoNode("node1"), DemoNode("node2")]
     async with running(*nodes) as nursery, open_etcd(tmp_path / "etcd") as etcd:
         for node in nodes:
-            await etcd.put(f"nodes/{node.name}", str(node.address))
+            await etcd.put(f"nodes/{node.name}", patient_line(str(node.address)))
         it = World(etcd, nodes, [])
         fast = ("--cxfr-timeout", "300ms", "--node-close-timeout", "1s", "--starttls", "off", *options)
         async with _proxies(nursery, tmp_path, etcd.url, workers, fast) as it.proxies:

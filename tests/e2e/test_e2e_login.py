@@ -436,22 +436,24 @@ async def test_the_home_can_t_be_reached(tmp_path: Path, certificate: DemoCertif
 
 
 async def test_a_client_that_says_nothing(tmp_path: Path, certificate: DemoCertificate) -> None:
-    timeouts = Timeouts(negotiation_timeout=0.5, see_other_host_timeout=0.2)
+    timeouts = Timeouts(negotiation_timeout=2.0, see_other_host_timeout=0.2)
     async with world(tmp_path, certificate, timeouts=timeouts) as it:
         raw = await it.greeted()
         assert await raw.error() == "connection-timeout"
 
 
 async def test_the_waiting_is_part_of_the_time_for_a_login(tmp_path: Path, certificate: DemoCertificate) -> None:
-    timeouts = Timeouts(negotiation_timeout=1.0, see_other_host_timeout=0.2)
+    """The end is as long after the header as if no node had been chosen behind it."""
+    timeouts = Timeouts(negotiation_timeout=600.0)
     async with world(tmp_path, certificate, timeouts=timeouts) as it:
         raw = await it.greeted()
         began = trio.current_time()
-        await trio.sleep(0.5)
+        await trio.sleep(0.01)
         await raw.send(plain("user1", "x"))
         assert "not-authorized" in await raw.xml()
-        assert await raw.error() == "connection-timeout"
-        assert trio.current_time() - began < 1.4
+        [relayed] = it.proxy.live
+        assert relayed.session.deadline is not None
+        assert began < relayed.session.deadline <= began + 600.0
 
 
 async def test_starttls_on_offer(tmp_path: Path, certificate: DemoCertificate) -> None:

@@ -31,7 +31,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     [*((Nodes.BUILT_IN, trigger) for trigger in Trigger), (Nodes.SHARED, Trigger.DRAIN)],
 )
 async def test_built_in_nodes(nodes: Nodes, trigger: Trigger, tmp_path: Path, authority: Authority) -> None:
-    with trio.fail_after(180):
+    with trio.fail_after(600):
         async with open_site(nodes, tmp_path, users(_EACH)) as site:
             cells = await Run(nodes, trigger, site, tmp_path / "run", authority, _EACH).play()
     assert faults(cells) == []

@@ -13,14 +13,25 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import COMMAND, HEADER, ProxyHere, Raw, connect, in_process, nodes_file, running, until
+from e2e_proxy import (
+    COMMAND,
+    HEADER,
+    PATIENCE_SECONDS,
+    ProxyHere,
+    Raw,
+    connect,
+    in_process,
+    nodes_file,
+    running,
+    until,
+)
 from e2e_workers import World, world
 
 from cxfr_proxy.cluster.addresses import PublicAddress
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicy
-from cxfr_proxy.config.table import Config, Route, StartTls
+from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.config.values import DomainPolicy, DomainRedirect
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
@@ -59,10 +70,12 @@ async def nodes_of(it: World, user: str, count: int = 16) -> set[str]:
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(log_in, number)
-    nodes = {str(row["node"]) for row in await it.proxy.show("sessions") if row["jid"] in jids}
+    rows = [row for row in await it.proxy.show("sessions") if row["jid"] in jids]
     for raw in raws:
         await raw.close()
-    return nodes
+    ids = {row["id"] for row in rows}
+    await it.proxy.logged("session-end", lambda found: ids <= {event["session"] for event in found})
+    return {str(row["node"]) for row in rows}
 
 
 def other(node: str) -> str:
@@ -162,11 +175,12 @@ async def endpoint(answers: dict[str, str | None]) -> AsyncIterator[tuple[str, l
 
 async def test_an_endpoint_that_knows_and_one_that_hangs(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with endpoint({"kim": "node1", "sam": "node2", "lost": "node9", "slow": None}) as (url, asked):
-        options = ("--user-lookup", url, "--lookup-timeout", "2s")
+        options = ("--user-lookup", url, "--lookup-timeout", "60s")
         async with world(tmp_path, certificate, *options) as it:
             assert await nodes_of(it, "kim") == {"node1"}
             assert await nodes_of(it, "sam") == {"node2"}
             assert asked.count("kim") <= 2  # once for each worker
+            assert (await it.proxy.say("set", "lookup-timeout", "1s")).code == 0
             for user in ("nobody", "lost", "slow"):
                 assert len(await nodes_of(it, user, 1)) == 1
                 assert user in asked
@@ -349,6 +363,7 @@ async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certific
             route=Route.CONNECT,
             user_lookup=f"{url}?jid={{jid}}",
             lookup_cache=0.1,
+            timeouts=Timeouts(lookup_timeout=PATIENCE_SECONDS),
         )
         async with running(*nodes), placing(config, nodes, sends_home=True) as (proxy, address):
             cluster = proxy.cluster

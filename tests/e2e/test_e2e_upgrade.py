@@ -6,18 +6,16 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
+from asking import ask, show
 from e2e_proxy import DOMAIN, PATIENCE_SECONDS, Command, all_bound, command, connect, nodes_file, running, until
 from e2e_talk import PATIENT, balance, come_and_go, talkative
 from e2e_workers import world
 from fake_manager import FakeManager
 
-from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode
@@ -41,20 +39,13 @@ def successors_ended(proxy: Command) -> Iterator[None]:
                     os.kill(line["fields"]["pid"], signal.SIGKILL)
 
 
-async def ask(proxy: Command, command: str, **arguments: object) -> Any:  # decoded JSON
-    """Return the answer, without a process for the question."""
-    async with aclosing(call(proxy.control, command, arguments)) as answers:
-        [answer] = [each.value async for each in answers if isinstance(each, Result)]
-    return answer
-
-
 async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate: DemoCertificate) -> None:
     """What was ordered holds, no number falls, and no session's number comes twice."""
     async with world(tmp_path, certificate, "--transfer-rate", "50", *PATIENT) as it:
         with successors_ended(it.proxy):
             clients = await talkative(it, [*ClientKind] * 2)
-            await ask(it.proxy, "pin", jid=f"juliet@{DOMAIN}", node="node2")
-            before = await ask(it.proxy, "show", what="info")
+            await ask(it.proxy.control, "pin", jid=f"juliet@{DOMAIN}", node="node2")
+            before = await show(it.proxy.control, "info")
             came: list[str] = []
             async with trio.open_nursery() as comers:
                 comers.start_soon(come_and_go, it, came)
@@ -65,10 +56,10 @@ async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate
                 await until(lambda: len(came) > at_the_end + 5)
                 comers.cancel_scope.cancel()
             assert await it.proxy.process.wait() == 0
-            after = await ask(it.proxy, "show", what="info")
+            after = await show(it.proxy.control, "info")
             assert (before["pid"], after["state"]) == (it.proxy.process.pid, "serving")
             assert after["pid"] != before["pid"]
-            assert [row["user"] for row in await ask(it.proxy, "show", what="pins")] == [f"juliet@{DOMAIN}"]
+            assert [row["user"] for row in await show(it.proxy.control, "pins")] == [f"juliet@{DOMAIN}"]
             await until(lambda: all_bound(clients))
             tally = await balance(it, clients)
             assert (tally.lost, tally.twice) == (0, 0)
@@ -85,7 +76,7 @@ async def counts_agree(proxy: Command) -> None:
     """Wait until the new one has counted each move that either has logged. Both come a little later."""
     with trio.fail_after(PATIENCE_SECONDS):
         while True:
-            counted = sum(row["moved"] for row in await ask(proxy, "show", what="nodes"))
+            counted = sum(row["moved"] for row in await show(proxy.control, "nodes"))
             if counted == sum(each["outcome"] == "moved" for each in proxy.so_far("transfer")):
                 return
             await trio.sleep(0.05)
@@ -105,19 +96,19 @@ async def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
                 await raw.log_in("romeo")
                 good = file.read_text()
                 file.write_text(f"{good}node2\n")
-                failed = await ask(proxy, "upgrade")
+                failed = await ask(proxy.control, "upgrade")
                 assert failed["failure"].startswith(f"{file}:2:6: expected an address")
-                failed = await ask(proxy, "upgrade", **{"with": "/bin/false"})
+                failed = await ask(proxy.control, "upgrade", **{"with": "/bin/false"})
                 assert failed["failure"].startswith("/bin/false has ended with exit code 1")
                 file.write_text(good)
-                assert (await ask(proxy, "show", what="info"))["sessions"] == 1
+                assert (await show(proxy.control, "info"))["sessions"] == 1
                 assert not [said for said in manager.heard() if "MAINPID" in said]
-                done = await ask(proxy, "upgrade")
+                done = await ask(proxy.control, "upgrade")
                 assert (done["step"], done["failure"]) == ("done", None)
                 heard = [said for said in manager.heard() if not said.startswith("STATUS=")]
                 assert heard == [f"MAINPID={done['pid']}", "READY=1"]
                 assert "urn:xmpp:cxfr" in await raw.xml() or await raw.error() == "reset"
-                assert (await ask(proxy, "show", what="info"))["pid"] == done["pid"] != proxy.process.pid
+                assert (await show(proxy.control, "info"))["pid"] == done["pid"] != proxy.process.pid
                 again = await connect(proxy.address)
                 await again.log_in("romeo")
         nursery.cancel_scope.cancel()
@@ -135,8 +126,8 @@ async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCerti
             await it.log_in(4, "later")
             old, new = it.proxy.process.pid, handed_over["pid"]
             await until_shown(it.proxy, "sessions", 10)
-            rows = await ask(it.proxy, "show", what="sessions")
-            workers = await ask(it.proxy, "show", what="workers")
+            rows = await show(it.proxy.control, "sessions")
+            workers = await show(it.proxy.control, "workers")
             leaving = {row["pid"] for row in workers if row["main_pid"] == old}
             assert [row["main_pid"] for row in workers] == [old, old, None, None]
             assert {row["state"] for row in workers if row["pid"] in leaving} == {"leaving"}
@@ -144,16 +135,16 @@ async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCerti
                 f"user{n}@{DOMAIN}/r" for n in range(6)
             }
             assert len([row for row in rows if row["leaving"] is None]) == 4
-            info = await ask(it.proxy, "show", what="info")
+            info = await show(it.proxy.control, "info")
             assert (info["pid"], info["sessions"], info["connections"]) == (new, 10, 10)
-            details = await ask(it.proxy, "show", what="session", id=rows[0]["id"])
+            details = await show(it.proxy.control, "session", id=rows[0]["id"])
             assert (details["jid"], details["leaving"]) == (rows[0]["jid"], rows[0]["leaving"])
             await until_shown(it.proxy, "transfers", 6)
-            assert await ask(it.proxy, "kick", jid=f"user0@{DOMAIN}")
+            assert await ask(it.proxy.control, "kick", jid=f"user0@{DOMAIN}")
             await until_shown(it.proxy, "sessions", 9)
             with pytest.raises(ConfigError, match="has no session"):
-                await ask(it.proxy, "kick", jid=f"user0@{DOMAIN}")
-            events = await ask(it.proxy, "show", what="events")
+                await ask(it.proxy.control, "kick", jid=f"user0@{DOMAIN}")
+            events = await show(it.proxy.control, "events")
             assert f"supervisor of {old}" in {row["process"] for row in events}
             killed = min(leaving)
             os.kill(killed, signal.SIGKILL)
@@ -162,7 +153,7 @@ async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCerti
             os.kill(old, signal.SIGKILL)
             await it.proxy.event("predecessor-gone")
             await until_shown(it.proxy, "sessions", 4)
-            assert [row["main_pid"] for row in await ask(it.proxy, "show", what="workers")] == [None, None]
+            assert [row["main_pid"] for row in await show(it.proxy.control, "workers")] == [None, None]
             (raw,) = await it.log_in(1, "last")
             assert await it.pings(raw)
 
@@ -171,6 +162,6 @@ async def until_shown(proxy: Command, what: str, rows: int) -> None:
     """Wait until so many rows are shown."""
     with trio.fail_after(PATIENCE_SECONDS):
         while True:
-            if len(await ask(proxy, "show", what=what)) == rows:
+            if len(await show(proxy.control, what)) == rows:
                 return
             await trio.sleep(0.05)

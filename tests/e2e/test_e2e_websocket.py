@@ -14,7 +14,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,10 @@ from cxfr_proxy.xmpp.names import StreamCondition
 
 pytestmark = pytest.mark.usefixtures("engines")
 
-SOON = Timeouts(cxfr_timeout=0.3, see_other_host_timeout=0.5, node_close_timeout=1.0)
+PATIENT = Timeouts(
+    cxfr_timeout=PATIENCE_SECONDS, see_other_host_timeout=PATIENCE_SECONDS, node_close_timeout=PATIENCE_SECONDS
+)
+"""Pages and nodes do as they are told, on a busy machine too."""
 URL = "wss://node2.example.org:5443/ws?a=1&b=2"
 
 
@@ -79,7 +82,7 @@ async def world(
     *,
     nodes: int = 1,
     starttls: StartTls = StartTls.OFF,
-    timeouts: Timeouts = SOON,
+    timeouts: Timeouts = PATIENT,
     limits: Limits | None = None,
     origins: tuple[str, ...] = (),
     lines: dict[str, str] | None = None,
@@ -286,9 +289,10 @@ async def test_a_page_that_refuses_is_told_to_come_back(
 async def test_a_page_that_can_resume_is_cut(tmp_path: Path, certificate: DemoCertificate) -> None:
     """With not even a close frame: that would end what is to be resumed."""
     shared = {"node1": "resume=shared", "node2": "resume=shared"}
-    async with world(tmp_path, certificate, nodes=2, lines=shared) as it, page(it.address) as romeo:
-        await drained(it, romeo, resumable=True)
-        assert await romeo.closed() is None
+    async with world(tmp_path, certificate, nodes=2, lines=shared) as it:
+        async with page(it.address) as romeo:
+            await drained(it, romeo, resumable=True)
+            assert await romeo.closed() is None
         await until(lambda: it.ended == {"transferred": 1}, "it was moved")
 
 
@@ -311,7 +315,7 @@ async def test_a_page_that_vanishes_can_resume(tmp_path: Path, certificate: Demo
 
 
 async def test_a_page_that_answers_no_ping_is_gone(tmp_path: Path, certificate: DemoCertificate) -> None:
-    timeouts = Timeouts(node_close_timeout=1.0, see_other_host_timeout=0.5, websocket_ping=0.2)
+    timeouts = replace(PATIENT, websocket_ping=1.0)
     async with world(tmp_path, certificate, timeouts=timeouts) as it, raw_page(it.address) as romeo:
         await romeo.upgrade()
         await romeo.log_in()
@@ -376,7 +380,7 @@ async def test_requests_for_no_websocket(
 
 
 async def test_a_request_that_never_ends(tmp_path: Path, certificate: DemoCertificate) -> None:
-    timeouts = Timeouts(tls_handshake_timeout=1.0)
+    timeouts = replace(PATIENT, tls_handshake_timeout=2.0)
     async with world(tmp_path, certificate, timeouts=timeouts) as it, raw_page(it.address) as slow:
         await slow.send(b"GET / HT")
         assert (await slow.everything()).startswith(b"HTTP/1.1 408 ")

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import trio
+from asking import show
 from proxy_log import LoggingProcess
 from proxy_log import Row as Row
 from waiting import PATIENCE_SECONDS as PATIENCE_SECONDS
+from waiting import patient_line
 from waiting import until as until
 
 from cxfr_proxy.admin.console import Console
@@ -54,7 +56,8 @@ COMMAND = (sys.executable, "-m", "cxfr_proxy")
 def nodes_file(directory: Path, nodes: Iterable[DemoNode], **options: str) -> Path:
     """``options``: what stands behind a node's address, by the node's name."""
     path = directory / "nodes.txt"
-    path.write_text("".join(f"{node.name} {node.address} {options.get(node.name, '')}\n" for node in nodes))
+    lines = [f"{node.name} {node.address} {options.get(node.name, '')}" for node in nodes]
+    path.write_text("".join(f"{patient_line(line)}\n" for line in lines))
     return path
 
 
@@ -318,9 +321,8 @@ class Command(LoggingProcess):
         return await run(*words, "--control", str(self.control))
 
     async def show(self, what: str) -> list[Row]:
-        done = await self.say("show", what, "--json")
-        assert done.code == 0, done.output
-        rows: list[Row] = json.loads(done.output)
+        """The rows of ``show WHAT --json``, of all workers, without a process for the question."""
+        rows: list[Row] = await show(self.control, what)
         return rows
 
 
@@ -347,6 +349,7 @@ async def command(
             *("--backends", str(nodes), "--listen", "127.0.0.1:0", "--control", str(control)),
             *("--log-format", "json", "--see-other-host-timeout", "1s"),
             *("--wrong-node", "keep", "--rebalance", "manual"),
+            *("--node-greeting-timeout", "60s", "--node-connect-timeout", "60s", "--tls-handshake-timeout", "60s"),
             *(("--workers", "1") if os.environ.get("CXFR_ENGINE") == "python" else ()),
             *options,
         ],

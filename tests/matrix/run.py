@@ -25,6 +25,7 @@ from real.certs import Authority
 from real.programs import DOMAIN, HOST, Background, background, free_port
 from real.proxy import ProxyProcess, open_proxy
 from real.tap import Tap, open_tap
+from waiting import patient_line
 
 from cxfr_proxy.demo.account import MessageCounts, Numbered, out_of_order
 from cxfr_proxy.demo.browser import PATH
@@ -47,11 +48,14 @@ KINDS: Final = (
 )
 _CLUSTERS: Final = (Nodes.EJABBERD, Nodes.MIGRATING)
 """Where nodes hand messages on to each other."""
+_PATIENT: Final = ("--cxfr-timeout", "60s", "--see-other-host-timeout", "60s", "--node-close-timeout", "60s")
+"""All of these clients and nodes do what they are asked to, on a busy machine too. One that was given up might get, or
+send, a second time what it had not acknowledged."""
 EACH: Final = 6
 """Clients of each kind."""
 AHEAD_SECONDS: Final = 0.7
 """Traffic before the trigger, and after all have moved."""
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 120.0
 """For what takes a second on an idle machine."""
 LINGER_SECONDS: Final = 0.3
 """After everything has settled: a second copy would come now."""
@@ -133,6 +137,7 @@ class Run:
                     port=port,
                     options=[
                         *("--cxfr-allow", "resource=cxfr"),
+                        *_PATIENT,
                         *(self._migrating if self.nodes is Nodes.MIGRATING else ("--transfer-rate", "1000")),
                         *self.options,
                     ],
@@ -204,7 +209,8 @@ class Run:
         for each in self.movers:
             each.quiet()
         self.ledger.quiet()
-        with trio.move_on_after(PATIENCE_SECONDS / 4):  # what is missing then shows in the books
+        # What is missing then shows in the books. Where a node has been killed, something may well be.
+        with trio.move_on_after(PATIENCE_SECONDS / (8 if self.trigger is Trigger.KILL else 1)):
             while not (self.ledger.settled and all(each.account.settled for each in self.movers)):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         await trio.sleep(LINGER_SECONDS)
@@ -222,7 +228,7 @@ class Run:
                 await self.site.kill()
 
     async def _rewrite(self, proxy: ProxyProcess, lines: Sequence[str]) -> None:
-        proxy.nodes_file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        proxy.nodes_file.write_text("".join(f"{patient_line(line)}\n" for line in lines), "utf-8")
         done = await proxy.command("reload")
         assert done.code == 0, done.output
 

@@ -20,7 +20,8 @@ global
   maxconn 100
 defaults
   mode tcp
-  timeout connect 5s
+  default-server fall 1000
+  timeout connect 60s
   timeout client 1h
   timeout server 1h
   unique-id-format cxfr-test-%cp

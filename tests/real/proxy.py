@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from asking import show
 from proxy_log import LoggingProcess, Row
+from waiting import patient_line
 
 from real import programs
 from real.certs import Certificate
@@ -58,10 +60,8 @@ class ProxyProcess(LoggingProcess):
         return await self.command("drain", node, *(["--wait"] if wait else []), seconds=seconds)
 
     async def show(self, what: str) -> list[Row]:
-        """``show nodes|sessions|transfers --json``. Raises ``AssertionError``."""
-        done = await self.command("show", what, "--json")
-        assert done.code == 0, done.output
-        rows: list[Row] = json.loads(done.output)
+        """The rows of ``show nodes|sessions|transfers --json``, of all workers, without a process for the question."""
+        rows: list[Row] = await show(self._control, what)
         return rows
 
     def defects(self) -> list[Row]:
@@ -100,14 +100,16 @@ async def open_proxy(
         # Not under ``folder``: a unix socket's path is limited to 107 characters.
         control = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cxfr-"))) / "control"
         nodes_file = folder / "nodes.txt"
-        nodes_file.write_text("".join(f"{line}\n" for line in nodes), "utf-8")
+        nodes_file.write_text("".join(f"{patient_line(line)}\n" for line in nodes), "utf-8")
         port = port if port is not None else programs.free_port()
         process = await trio.lowlevel.open_process(
             [
                 *_MODULE,
                 *("--backends", str(nodes_file), "--listen", f"{HOST}:{port}", "--control", str(control)),
                 *("--certificate", str(certificate.certificate), "--key", str(certificate.key)),
-                *("--wrong-node", "keep", "--rebalance", "manual", "--log-format", "json", *options),
+                *("--wrong-node", "keep", "--rebalance", "manual", "--log-format", "json"),
+                *("--node-greeting-timeout", "60s", "--node-connect-timeout", "60s", "--tls-handshake-timeout", "60s"),
+                *options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

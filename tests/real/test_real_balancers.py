@@ -41,7 +41,7 @@ async def test_a_node_names_the_client(tmp_path: Path, authority: Authority) -> 
     with trio.fail_after(300):
         async with EjabberdCluster(tmp_path / "cluster", users=["romeo"], size=1, listener=node_options) as cluster:
             [node] = cluster.nodes
-            lines = [f"node1 {HOST}:{node.port} send-proxy=v2 inter=500ms"]
+            lines = [f"node1 {HOST}:{node.port} send-proxy=v2 inter=500ms fall=1000"]
             async with (
                 open_proxy(tmp_path, lines, certificate, options=options) as proxy,
                 balancers(tmp_path, proxy, certificate) as ports,
@@ -60,16 +60,16 @@ async def test_a_node_names_the_client(tmp_path: Path, authority: Authority) -> 
 
 
 async def test_a_silent_tab_behind_nginx(tmp_path: Path, authority: Authority) -> None:
-    """nginx gives up what has been silent for five seconds. With a ping every two the tab outlives that, and it has the
+    """nginx gives up what has been silent for ten seconds. With a ping after four the tab outlives that, and it has the
     address and the TLS that nginx tells of."""
     require_balancers()
     node, certificate = DemoNode("node1"), authority.issue(e2e_proxy.DOMAIN, HOST)
-    trusting = ("--workers", "1", "--trusted-proxies", HOST, "--proxy-header", "optional", "--websocket-ping", "2s")
+    trusting = ("--workers", "1", "--trusted-proxies", HOST, "--proxy-header", "optional", "--websocket-ping", "4s")
     source = "127.0.0.21"
     async with (
         e2e_proxy.running(node),
         open_proxy(tmp_path, [f"node1 {node.address}"], certificate, options=trusting) as proxy,
-        balancers(tmp_path, proxy, certificate) as ports,
+        balancers(tmp_path, proxy, certificate, read_timeout="10s") as ports,
         raw_page(
             HostPort(HOST, ports.nginx_web), ssl.create_default_context(cafile=str(authority.file)), source=source
         ) as tab,
@@ -78,5 +78,5 @@ async def test_a_silent_tab_behind_nginx(tmp_path: Path, authority: Authority) -
         await tab.log_in()
         [bound] = await proxy.event("bound")
         assert (bound["client"], bound["via"], bound["transport"], bound["tls"]) == (source, HOST, "websocket", "TLS")
-        await tab.answer_pings(4)
+        await tab.answer_pings(3)
         await tab.echo("still here")

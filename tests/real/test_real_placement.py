@@ -40,8 +40,8 @@ _TOGETHER: Final = 20
 class _Town:
     """Nodes, of which the proxy knows the first ``listed``, and everybody on them."""
 
-    def __init__(self, nodes: Sequence[ProsodyNode], folder: Path, tls: ssl.SSLContext) -> None:
-        self.lines = [f"node{number} {HOST}:{node.port}" for number, node in enumerate(nodes, 1)]
+    def __init__(self, nodes: Sequence[ProsodyNode], folder: Path, tls: ssl.SSLContext, line: str) -> None:
+        self.lines = [f"node{number} {HOST}:{node.port} {line}" for number, node in enumerate(nodes, 1)]
         self.folder = folder
         self.tls = tls
         self.clients: dict[str, DemoClient] = {}
@@ -52,6 +52,15 @@ class _Town:
         placement = Placement(Cluster(parse_nodes("\n".join(self.lines[:listed]), "nodes.txt")))
         found = {user: placement.home(f"{user}@{DOMAIN}", DOMAIN) for user in self.clients}
         return {user: node.name for user, node in found.items() if node is not None}
+
+    async def all_are_seen(self) -> None:
+        """Wait until checks have seen what all nodes offer, and the workers have heard of it."""
+
+        async def seen() -> bool:
+            return all(str(row["check"]).startswith("ok") for row in await self.proxy.show("nodes"))
+
+        await _until(seen, "all nodes are seen")
+        await trio.sleep(1)
 
     async def log_in(self, nursery: trio.Nursery, users: Sequence[str]) -> None:
         address = HostPort(HOST, self.proxy.port)
@@ -90,7 +99,7 @@ async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 
 @asynccontextmanager
 async def _town(
-    folder: Path, authority: Authority, nodes: int, listed: int, *options: str
+    folder: Path, authority: Authority, nodes: int, listed: int, *options: str, line: str = ""
 ) -> AsyncIterator[tuple[_Town, list[ProsodyNode]]]:
     require(Need.PROSODY)
     users = [f"user{number}" for number in range(_EVERYBODY)]
@@ -99,7 +108,7 @@ async def _town(
             await stack.enter_async_context(ProsodyNode(folder / f"node{number}", users=users))
             for number in range(1, nodes + 1)
         ]
-        town = _Town(prosodies, folder, ssl.create_default_context(cafile=str(authority.file)))
+        town = _Town(prosodies, folder, ssl.create_default_context(cafile=str(authority.file)), line)
         options = ("--domain", DOMAIN, "--workers", "2", "--transfer-rate", f"{_RATE:g}", *options)
         certificate = authority.issue(DOMAIN, HOST)
         town.proxy = await stack.enter_async_context(
@@ -114,7 +123,7 @@ async def test_everybody_is_at_home_and_a_fourth_node_takes_its_quarter(tmp_path
             _town(tmp_path, authority, 4, 3, "--rebalance", "auto", "--wrong-node", "transfer") as (town, _),
             trio.open_nursery() as nursery,
         ):
-            await trio.sleep(3)  # until checks have seen what all nodes offer
+            await town.all_are_seen()
             await town.log_in(nursery, [f"user{number}" for number in range(_EVERYBODY)])
             before, after = town.homes(3), town.homes(4)
             assert await town.where() == before
@@ -161,10 +170,10 @@ async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authorit
 async def test_a_node_that_stands_still_is_left_by_its_users(tmp_path: Path, authority: Authority) -> None:
     with trio.fail_after(300):
         async with (
-            _town(tmp_path, authority, 3, 3) as (town, prosodies),
+            _town(tmp_path, authority, 3, 3, line="inter=2s") as (town, prosodies),
             trio.open_nursery() as nursery,
         ):
-            await trio.sleep(3)
+            await town.all_are_seen()
             await town.log_in(nursery, [f"user{number}" for number in range(60)])
             before = town.homes(3)
             assert await town.where() == before

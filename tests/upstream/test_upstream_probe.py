@@ -9,6 +9,7 @@ import pytest
 import trio
 from relay_tools import no_leak, peer, server_context, until, write_pem
 from trio.testing import MockClock
+from waiting import PATIENCE_SECONDS
 
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
@@ -41,7 +42,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dialer() -> Dialer:
-    return Dialer(Timeouts(node_connect_timeout=5.0, tls_handshake_timeout=10.0), Limits(max_element_down=1000))
+    return Dialer(Timeouts(node_connect_timeout=50.0, tls_handshake_timeout=100.0), Limits(max_element_down=1000))
 
 
 def node(port: int, tls: NodeTls = NodeTls.NONE, **options: object) -> NodeSpec:
@@ -78,7 +79,9 @@ async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificat
         address = demo.public_address if tls is NodeTls.DIRECT else demo.address
         assert address is not None
         with no_leak():
-            seen = await probe(dialer, node(address.port, tls, ca=str(certificate)), "localhost", seconds=5.0)
+            seen = await probe(
+                dialer, node(address.port, tls, ca=str(certificate)), "localhost", seconds=PATIENCE_SECONDS
+            )
             await until(lambda: not demo.streams)
         nursery.cancel_scope.cancel()
     assert (seen.finding, seen.reason) == (Finding.OK, None)
@@ -91,7 +94,7 @@ async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificat
 async def test_the_stream_is_ended_as_it_should_be(dialer: Dialer) -> None:
     heard: list[bytes] = []
     async with peer(says(HEADER + FEATURES + b"</stream:stream>", heard)) as port:
-        seen = await probe(dialer, node(port, send_proxy=ProxyProtocol.V1), "example.org", seconds=5.0)
+        seen = await probe(dialer, node(port, send_proxy=ProxyProtocol.V1), "example.org", seconds=PATIENCE_SECONDS)
         assert seen.features == FEATURES
         await until(lambda: heard)
     assert heard[0].startswith(b"PROXY ")
@@ -110,7 +113,7 @@ async def test_a_check_names_its_own_two_ends(dialer: Dialer, version: ProxyProt
         await stream.send_all(HEADER + FEATURES)
 
     async with peer(serve) as port:
-        looked = await probe(dialer, node(port, send_proxy=version), "example.org", seconds=5.0)
+        looked = await probe(dialer, node(port, send_proxy=version), "example.org", seconds=PATIENCE_SECONDS)
     assert looked.finding is Finding.OK
     [(source, destination, client, listener)] = seen
     assert (source, destination) == (client, listener)
@@ -159,7 +162,7 @@ async def test_nobody_listens(dialer: Dialer, tmp_path: Path) -> None:
     async with peer(swallow) as port:
         pass
     for address in (Address("127.0.0.1", port), Address("localhost", port), UnixAddress(str(tmp_path / "none"))):
-        seen = await probe(dialer, NodeSpec("n", address), "localhost", seconds=5.0)
+        seen = await probe(dialer, NodeSpec("n", address), "localhost", seconds=PATIENCE_SECONDS)
         assert seen.finding is Finding.REFUSED, address
 
 
@@ -182,7 +185,7 @@ async def test_features_that_mean_something_else_elsewhere_are_not_kept(
     dialer: Dialer, header: bytes, features: bytes, portable: bool
 ) -> None:
     async with peer(says(header + features + b"</stream:stream>")) as port:
-        seen = await probe(dialer, node(port), "localhost", seconds=5.0)
+        seen = await probe(dialer, node(port), "localhost", seconds=PATIENCE_SECONDS)
     assert seen.features == (features if portable else None)
 
 
@@ -198,7 +201,7 @@ async def test_only_connecting(dialer: Dialer, certificate: Path, domain: str | 
     async with peer(serve) as port:
         for tls in (NodeTls.NONE, NodeTls.STARTTLS, NodeTls.DIRECT):
             ca = str(certificate) if tls is not NodeTls.NONE else None
-            seen = await probe(dialer, node(port, tls, ca=ca), domain, seconds=5.0, stream=stream)
+            seen = await probe(dialer, node(port, tls, ca=ca), domain, seconds=PATIENCE_SECONDS, stream=stream)
             await until(lambda: heard)
             shook_hands = bool(heard.pop())
             assert shook_hands is (tls is NodeTls.DIRECT and domain is not None)
