@@ -131,15 +131,16 @@ async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCerti
             leaving = {row["pid"] for row in workers if row["main_pid"] == old}
             assert [row["main_pid"] for row in workers] == [old, old, None, None]
             assert {row["state"] for row in workers if row["pid"] in leaving} == {"leaving"}
-            assert {row["jid"] for row in rows if row["leaving"] in leaving} == {
-                f"user{n}@{DOMAIN}/r" for n in range(6)
-            }
-            assert len([row for row in rows if row["leaving"] is None]) == 4
+            staying = [row for row in rows if row["leaving"] is None]
+            going = [row for row in rows if row["leaving"] in leaving]
+            assert len(staying) + len(going) == 10
+            # An old worker may have taken one of those that came later, before it had heard that it leaves.
+            assert {row["jid"] for row in going} >= {f"user{n}@{DOMAIN}/r" for n in range(6)}
             info = await show(it.proxy.control, "info")
             assert (info["pid"], info["sessions"], info["connections"]) == (new, 10, 10)
             details = await show(it.proxy.control, "session", id=rows[0]["id"])
             assert (details["jid"], details["leaving"]) == (rows[0]["jid"], rows[0]["leaving"])
-            await until_shown(it.proxy, "transfers", 6)
+            await until_shown(it.proxy, "transfers", len(going))
             assert await ask(it.proxy.control, "kick", jid=f"user0@{DOMAIN}")
             await until_shown(it.proxy, "sessions", 9)
             with pytest.raises(ConfigError, match="has no session"):
@@ -152,7 +153,7 @@ async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCerti
             await until_shown(it.proxy, "sessions", len(left))
             os.kill(old, signal.SIGKILL)
             await it.proxy.event("predecessor-gone")
-            await until_shown(it.proxy, "sessions", 4)
+            await until_shown(it.proxy, "sessions", len(staying))
             assert [row["main_pid"] for row in await show(it.proxy.control, "workers")] == [None, None]
             (raw,) = await it.log_in(1, "last")
             assert await it.pings(raw)
