@@ -130,7 +130,8 @@ async def test_an_operator_sees_one_proxy(tmp_path: Path, certificate: DemoCerti
             workers = await show(it.proxy.control, "workers")
             leaving = {row["pid"] for row in workers if row["main_pid"] == old}
             assert [row["main_pid"] for row in workers] == [old, old, None, None]
-            assert {row["state"] for row in workers if row["pid"] in leaving} == {"leaving"}
+            states = {row["state"] for row in workers if row["pid"] in leaving}
+            assert {"leaving"} <= states <= {"leaving", "gone"}, "one to which the kernel gave nobody ends at once"
             staying = [row for row in rows if row["leaving"] is None]
             going = [row for row in rows if row["leaving"] in leaving]
             assert len(staying) + len(going) == 10
