@@ -50,11 +50,19 @@ _TOO_MANY: Final = "connections-per-address"
 _log = logging.getLogger(__name__)
 
 
-class SessionWatcher(Protocol):
-    """Is told what becomes of clients' sessions."""
+class SessionObserver(Protocol):
+    """Is told what clients' sessions report."""
 
     def session_event(self, live: LiveSession, event: Event) -> None:
         """Take in what a session has reported."""
+        ...
+
+
+class SessionWatcher(SessionObserver, Protocol):
+    """Is told what becomes of clients' sessions."""
+
+    def session_over(self, live: LiveSession) -> None:
+        """Take in that a session is over. One that has ended by a fault may not have reported that."""
         ...
 
 
@@ -289,6 +297,7 @@ class ClientServer:
         if live.returned is None:  # else it is still connected, and these are duties of its opening again
             self._registry.disconnected(live.client_address)
             self._limit.leave()
+        self._watcher.session_over(live)
 
 
 class _Surroundings:

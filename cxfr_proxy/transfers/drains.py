@@ -33,6 +33,10 @@ _LATE_SECONDS: Final = 10.0
 """The past that counts for that."""
 
 
+def _new_speed() -> Speed:
+    return Speed(_LATE_SECONDS, _SPEED_SECONDS)
+
+
 @dataclass(slots=True)
 class Drain:
     """A drain under way. Counts are the node's since the drain began."""
@@ -60,7 +64,7 @@ class Drain:
     """It may not be over at its deadline, if it goes on like this."""
     per_second: float | None = None
     """How many clients have moved a second of late; ``None``: too little was seen."""
-    _speed: Speed = field(default_factory=lambda: Speed(_LATE_SECONDS, _SPEED_SECONDS))
+    _speed: Speed = field(default_factory=_new_speed)
 
     @property
     def deadline(self) -> float | None:
@@ -80,6 +84,11 @@ class Drain:
     def note_moved(self, now: float, moved: int) -> None:
         """Note how many clients have moved by now."""
         self.per_second = self._speed.note(now, moved)
+
+    def rest(self) -> None:
+        """Forget how fast it went: nobody is moved now, and that says nothing of later."""
+        if self.per_second is not None:
+            self.per_second, self._speed = None, _new_speed()
 
     def settling_seconds(self, now: float) -> float | None:
         """Return for how long the empty node must not be stopped yet; ``None``: it has sessions, or can be stopped."""
@@ -240,10 +249,12 @@ class Drains:
             self._host.stage_changed(drain)
 
     def _note_speed(self, now: float) -> None:
-        under_way = [drain for drain in self.by_node.values() if drain.stage.moves and not drain.done]
-        for drain in under_way:
-            drain.note_moved(now, self._host.of_node(drain.node).moved)
-        rate = sum(drain.per_second or 0.0 for drain in under_way)
+        for drain in self.by_node.values():
+            if drain.stage.moves and not drain.done:
+                drain.note_moved(now, self._host.of_node(drain.node).moved)
+            else:
+                drain.rest()
+        rate = sum(drain.per_second or 0.0 for drain in self.by_node.values())
         if rate and self._host.is_paced():
             self.paced_rate = rate
 

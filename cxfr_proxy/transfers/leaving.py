@@ -53,10 +53,9 @@ class Leaving:
         return drain
 
     def in_a_hurry(self, node: str) -> bool:
-        """Return whether sessions of that node have to leave as fast as they can, even if clients are held for
-        longer."""
-        drain = self.drains.get(node)
-        return node in self.down or (drain is not None and drain.late)
+        """Return whether sessions of that node have to leave as fast as they can, even if clients are held for longer:
+        it is down, or a drain is late, perhaps another node's, whose sessions wait behind these."""
+        return node in self.down or any(drain.late for drain in self.drains.values())
 
     def concerns(self, session: Session) -> bool:
         """Return whether the session has to leave its node, which still serves it."""

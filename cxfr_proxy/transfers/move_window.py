@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.session.commands import Answered, Asked, Ended, Event, Outcome, Transferred
+from cxfr_proxy.session.commands import Answered, Asked, Event, MigrationFailed, Outcome, Transferred
 from cxfr_proxy.session.ladder import Rung
 
 QUICK_SECONDS: Final = 0.004
@@ -108,16 +108,19 @@ class MoveWindow:
             case Asked(Rung.MIGRATE):
                 self._begun[session_id] = self._halvings
                 return False
-            case Asked():
+            # First of all, whatever follows: it may be lost by that, or stay where it is.
+            case MigrationFailed() | Asked():
                 return self._ended(session_id, None, failed=True)
             case Answered(Rung.MIGRATE, _, outcome):
                 return self._ended(session_id, None, failed=outcome is not Outcome.STAYED)
             case Transferred(held_seconds=held):
                 return self._ended(session_id, held)
-            case Ended():
-                return self._ended(session_id, None)
             case _:
                 return False
+
+    def forget(self, session_id: int) -> bool:
+        """Forget a session that is over, whatever it has reported; return whether it was on its way."""
+        return self._begun.pop(session_id, None) is not None
 
     def _ended(self, session_id: int, held: float | None, *, failed: bool = False) -> bool:
         full = len(self._begun) >= self.size

@@ -128,6 +128,7 @@ class Mover:
         known = self._leaving.drains.get(node)
         entered = stage is not (known.stage if known is not None else Stage.ALL)
         self._leaving.follow(node, stage, late=late)
+        self._logins.changed()  # there may be room for those that are in a hurry now
         if entered and stage is Stage.REST:
             self._close_the_rest(node)
         elif entered and stage is Stage.ABORTED:
@@ -181,6 +182,10 @@ class Mover:
     def note(self, session_id: int, event: Event) -> None:
         """Take in what a session reports of its move."""
         self._logins.note(session_id, event)
+
+    def forget(self, session_id: int) -> None:
+        """Forget a session that is over."""
+        self._logins.forget(session_id)
 
     def announced(self, session_id: int) -> None:
         """Give that session its order: all processes were told where its client is to go."""
@@ -252,14 +257,19 @@ class Mover:
         """Wait until the session whose turn it is can be taken to another node. One that the proxy can't take anywhere
         need not wait."""
         waits = False
-        while not self._has_room(self._queues.first):
+        while (waiting := self._queues.first) is not None and not self._has_room(waiting):
             self._waits_for_room = waits = True
-            await self._logins.change()
+            if waiting.urgency is Urgency.LEAVING:
+                self._queues.take()
+                self._queues.put(replace(waiting, urgency=Urgency.PACED))  # those behind it may need no room
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._logins.change()
         self._waits_for_room = waits
 
-    def _has_room(self, waiting: Waiting | None) -> bool:
-        relayed = self._registry.get(waiting.session_id) if waiting is not None else None
-        if waiting is None or relayed is None or self._leaving.everybody is not None:
+    def _has_room(self, waiting: Waiting) -> bool:
+        relayed = self._registry.get(waiting.session_id)
+        if relayed is None or self._leaving.everybody is not None:
             return True
         if not self._orders.may_migrate(relayed) or not (waiting.may_stay or self._leaving.concerns(relayed.session)):
             return True
@@ -280,10 +290,10 @@ class Mover:
             case Urgency.DOWN:
                 return _give(relayed, self._leaving.order_from_down(relayed, now))
             # It has fallen asleep since it was queued: it goes behind those that are in use.
-            case Urgency.LEAVING if relayed.session.inactive:
+            case Urgency.LEAVING | Urgency.PACED if relayed.session.inactive:
                 self._queues.put(replace(waiting, urgency=Urgency.ASLEEP))
                 return False
-            case Urgency.LEAVING | Urgency.ASLEEP:
+            case Urgency.LEAVING | Urgency.PACED | Urgency.ASLEEP:
                 return _give(relayed, self._leaving.order_for(relayed, now))
             case Urgency.WRONG | Urgency.REBALANCED:
                 return self._place(relayed, waiting, now)

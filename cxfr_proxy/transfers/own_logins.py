@@ -63,6 +63,11 @@ class OwnLogins:
         if self.window.note(session_id, event):
             self.changed()
 
+    def forget(self, session_id: int) -> None:
+        """Forget a session that is over. One that has ended by a fault may not have reported that its move is."""
+        if self.window.forget(session_id):
+            self.changed()
+
     def has_room(self, *, coming: int, hurried: bool) -> bool:
         """Return whether another session may be taken to another node; see :meth:`.move_window.MoveWindow.has_room`."""
         return self._free > 0 and self.window.has_room(coming=coming, hurried=hurried)

@@ -1,8 +1,8 @@
 """The queues of sessions that wait to be moved, the most urgent first.
 
 Sessions whose node is gone go first: their clients have no service now, the others only will have none. Of the sessions
-that have to leave, those with inactive clients come after the others, whenever they became inactive. Sessions that are
-merely not where they belong go last.
+that have to leave, those for which there was no room let the others go first, and those with inactive clients come
+last, whenever they became inactive. Sessions that are merely not where they belong go behind all of them.
 
 A session stands in a queue once, however often it is put there. Only its turn shows whether it is still to be moved. A
 session whose turn has come too early is set aside, and counts as waiting.
@@ -27,11 +27,13 @@ class Urgency(IntEnum):
     """Checks find their node down."""
     LEAVING = 2
     """Their node is being emptied, or all sessions leave."""
-    ASLEEP = 3
+    PACED = 3
+    """They have to leave as well, and the proxy would take them to another node itself if there were room for that."""
+    ASLEEP = 4
     """They have to leave as well, but their client is inactive (XEP-0352)."""
-    WRONG = 4
+    WRONG = 5
     """They have just logged in, on a node that is not their user's own."""
-    REBALANCED = 5
+    REBALANCED = 6
     """They are moved to even the load: nothing is wrong with them but where they are."""
 
 
@@ -83,7 +85,7 @@ class Queues:
     @property
     def leaving(self) -> int:
         """How many have to go, and can wait."""
-        return self.length(Urgency.DOWN) + self.length(Urgency.LEAVING) + self.length(Urgency.ASLEEP)
+        return sum(map(self.length, (Urgency.DOWN, Urgency.LEAVING, Urgency.PACED, Urgency.ASLEEP)))
 
     @property
     def misplaced(self) -> int:
@@ -91,9 +93,11 @@ class Queues:
         return self.length(Urgency.WRONG) + self.length(Urgency.REBALANCED)
 
     def put(self, waiting: Waiting) -> bool:
-        """Put a session behind the others of its urgency. Return false, and do nothing, if it stands there already, or
-        was set aside."""
+        """Put a session behind the others of its urgency. Return false, and do nothing, if it stands there already,
+        waits for room, or was set aside."""
         queue = self._queues[waiting.urgency]
+        if waiting.urgency is Urgency.LEAVING and waiting.session_id in self._queues[Urgency.PACED]:
+            return False
         _, aside = self._aside.get(waiting.session_id, (0.0, None))
         if waiting.session_id in queue or (aside is not None and aside.urgency <= waiting.urgency):
             return False

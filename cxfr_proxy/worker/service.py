@@ -23,7 +23,7 @@ from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.listen import accept, tune_accepted
-from cxfr_proxy.relay.client_server import ClientServer, SessionWatcher
+from cxfr_proxy.relay.client_server import ClientServer, SessionObserver
 from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
@@ -78,7 +78,7 @@ class Service:
         rules: ConnectionRules,
         room: ConnectionLimit,
         reports: NodeReports,
-        observer: SessionWatcher,
+        observer: SessionObserver,
     ) -> None:
         self._cluster = router.cluster
         self._registry = registry
@@ -204,6 +204,9 @@ class Service:
         self._act(relayed, event)
         self._observer.session_event(relayed, event)
 
+    def session_over(self, relayed: LiveSession) -> None:
+        self._mover.forget(relayed.id)
+
     def _act(self, relayed: LiveSession, event: Event) -> None:
         session = relayed.session
         match event:
@@ -252,6 +255,7 @@ class Service:
                 trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
                 self._mover.enqueue_lost(relayed.id, trigger)
             case MigrationFailed(node, why):
+                self._mover.note(relayed.id, event)
                 self._warnings.warn(node, f"a session can't be taken to it under its client's stream: {why}")
             case NodeRegained(seconds):
                 emit(
@@ -288,7 +292,6 @@ class Service:
                 ):  # the order was taken back; there may be another reason to move it by now
                     self._place_right(relayed, led=True)
             case Ended(reason, condition, late, undelivered):
-                self._mover.note(relayed.id, event)
                 emit(
                     _log,
                     "session-end",

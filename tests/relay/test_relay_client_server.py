@@ -101,9 +101,13 @@ class World:
             watcher=self,
         )
         self.server.tasks = nursery
+        self.over: list[int] = []
 
     def session_event(self, live: LiveSession, event: Event) -> None:
         self.registry.note(live, event, trio.current_time())
+
+    def session_over(self, live: LiveSession) -> None:
+        self.over.append(live.id)
 
     def connect(self) -> socket.socket:
         near, far = socket.socketpair()
@@ -179,6 +183,26 @@ async def test_a_fault_where_a_session_begins(
             await ends(it.connect())
             assert it.counted == (0, 0)
             assert not list(it.registry)
+    assert [record.msg for record in caplog.records if record.levelno >= logging.ERROR] == ["fault"]
+
+
+async def test_one_that_ends_by_a_fault_is_over_although_it_has_not_said_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it reports first is not taken, and nothing follows."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    with no_leak():
+        async with world() as it:
+            far = it.connect()
+            await until(lambda: list(it.registry))
+            (live,) = it.registry
+            monkeypatch.setattr(it, "session_event", fail)
+            live.stop()
+            await ends(far)
+            assert (it.over, it.counted) == ([live.id], (0, 0))
     assert [record.msg for record in caplog.records if record.levelno >= logging.ERROR] == ["fault"]
 
 

@@ -10,7 +10,17 @@ from statistics import median
 
 import pytest
 
-from cxfr_proxy.session.commands import Answered, Asked, BoundTo, Ended, Event, Outcome, Reason, Transferred
+from cxfr_proxy.session.commands import (
+    Answered,
+    Asked,
+    BoundTo,
+    Ended,
+    Event,
+    MigrationFailed,
+    Outcome,
+    Reason,
+    Transferred,
+)
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.transfers.move_window import QUICK_SECONDS, SLOW_SECONDS, MoveWindow, WindowState, sum_of
 
@@ -83,7 +93,14 @@ def test_it_shrinks_as_slowly_where_that_takes_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [moved(SLOW), FAILED, Asked(Rung.CUT, ORDER, first=False), Answered(Rung.MIGRATE, ORDER, Outcome.SILENT)]
+    "end",
+    [
+        moved(SLOW),
+        FAILED,
+        Asked(Rung.CUT, ORDER, first=False),
+        Answered(Rung.MIGRATE, ORDER, Outcome.SILENT),
+        MigrationFailed("b", "it does not resume the session"),
+    ],
 )
 def test_it_is_halved_where_that_takes_much_longer_or_fails(end: Event) -> None:
     window = grown()
@@ -108,7 +125,6 @@ def test_one_is_always_under_way() -> None:
 @pytest.mark.parametrize(
     "end",
     [
-        Ended(Reason.CLIENT_LOST, None, 0, 0),
         moved(None, outcome=Outcome.CUT_OFF),
         moved(None, outcome=Outcome.STAYED),
         Answered(Rung.MIGRATE, ORDER, Outcome.STAYED),
@@ -118,6 +134,14 @@ def test_a_client_that_leaves_or_stays_says_nothing(end: Event) -> None:
     window = grown()
     assert filled(window, [end] * 100).size == MOST
     assert window.mean_held == QUICK
+
+
+def test_a_session_that_is_over_is_not_on_its_way_whatever_it_has_reported() -> None:
+    window = MoveWindow(MOST)
+    window.note(1, BEGINS)
+    assert window.forget(1)
+    assert not window.forget(1)
+    assert (window.has_room(), window.size) == (True, 1)
 
 
 def test_what_else_sessions_report_is_no_move() -> None:

@@ -94,6 +94,15 @@ async def test_a_drain_knows_how_fast_it_goes(autojump_clock: MockClock) -> None
         assert house.drain("a").per_second == pytest.approx(2.0, rel=0.2)
         assert house.drains.paced_rate == house.drain("a").per_second
         house.drains.abort("a")
+        await trio.sleep(100)
+        assert house.drain("a").per_second is None
+        house.empty("a", rate=1000.0)
+        for _ in range(10):
+            under_way(house, sessions)[0].arrived(held=0.01)
+            house.registry.counts.of_node("a").moved += 1
+            await trio.sleep(0.5)
+        assert house.drain("a").per_second == pytest.approx(2.0, rel=0.3), "the pause does not count"
+        house.drains.abort("a")
 
 
 async def test_the_rate_is_still_the_most(autojump_clock: MockClock) -> None:
@@ -129,10 +138,10 @@ async def test_who_is_told_to_move_waits_for_nobody_who_is_taken(autojump_clock:
         await trio.sleep(1)
         assert house.moved[2:] == [*dead]
         assert not any(order.migrates for _, _, order in house.orders[1:])
-        house.undrain("a")
         house.empty("d")
         await trio.sleep(1)
         assert house.moved[4:] == [other.id]
+        assert house.mover.moves.paced
 
 
 async def test_sessions_of_a_node_that_fails_are_taken_as_fast_as_they_can_be(autojump_clock: MockClock) -> None:
@@ -162,7 +171,7 @@ async def test_a_drain_that_is_late_is_in_a_hurry(autojump_clock: MockClock) -> 
         assert house.drain("a").late
         under_way(house, sessions)[0].arrived()
         await trio.sleep(1)
-        assert len(house.orders) == 1 + AT_ONCE
+        assert len({*house.moved}) == 1 + AT_ONCE
         for session in [*sessions.values()][-80:]:
             house.registry.remove(session)
         await trio.sleep(1)
@@ -170,8 +179,34 @@ async def test_a_drain_that_is_late_is_in_a_hurry(autojump_clock: MockClock) -> 
         for session in under_way(house, sessions)[1:]:
             session.arrived()
         await trio.sleep(1)
-        assert len(house.orders) == 1 + AT_ONCE
+        assert len({*house.moved}) == 1 + AT_ONCE
         house.drains.abort("a")
+
+
+async def test_a_drain_that_is_late_does_not_wait_for_another_one(autojump_clock: MockClock) -> None:
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 20) | populated(house, 5, "b")
+        house.empty("a", rate=1000.0)
+        house.empty("b", deadline=60.0)
+        await trio.sleep(29)
+        assert len(house.orders) == 1
+        await trio.sleep(2)
+        assert len(house.orders) == AT_ONCE
+        await all_arrive(house, sessions)
+        assert len(house.orders) == 25
+        assert not any(order.hurried for _, _, order in house.orders)
+
+
+async def test_one_that_is_over_makes_room_whatever_it_has_reported(autojump_clock: MockClock) -> None:
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 2)
+        house.empty("a", rate=1000.0)
+        await trio.sleep(1)
+        [moving] = under_way(house, sessions)
+        house.registry.remove(moving)
+        house.mover.forget(moving.id)
+        await trio.sleep(1)
+        assert len(house.orders) == 2
 
 
 async def test_those_of_a_worker_that_goes_do_not_wait(autojump_clock: MockClock) -> None:
