@@ -41,6 +41,10 @@ from cxfr_proxy.supervisor.user_list import ReadUsers, UserList
 
 _LOOK_SECONDS: Final = 1.0
 """Seconds between two looks at the files that are followed. A look is a call of the system for each."""
+_AGAIN_SECONDS: Final = 60.0
+"""Seconds until a change is tried again that was refused for what is followed in another way."""
+_ELSEWHERE: Final = frozenset((ReloadPart.NODES, ReloadPart.USER_MAP))
+"""What may become good without any file changing that :meth:`Reloading.watch` looks at."""
 
 _log = logging.getLogger(__name__)
 
@@ -111,11 +115,13 @@ class Reloading:
     async def watch(self) -> None:
         """Read everything again when a file that is followed has changed, until cancelled. A change counts when two
         looks in a row have seen the same: what is being written is not read."""
-        before = self._seen
+        before = tried = self._seen
+        again_at = 0.0
         while True:
             await trio.sleep(_LOOK_SECONDS)
             now = self._look(self._settings.config)
-            if now == before and now != self._seen:
+            if now == before and now != self._seen and (now != tried or trio.current_time() >= again_at):
+                tried, again_at = now, trio.current_time() + _AGAIN_SECONDS
                 await self._reload_and_log()
             before = now
 
@@ -146,6 +152,10 @@ class Reloading:
                 change, nodes = await self._take(self._settings.reread, again=True)
         except trio.Cancelled:  # whoever asked is gone: what has changed is still to be read
             self._seen = before
+            raise
+        except ReloadRefused as exc:
+            if all(part in _ELSEWHERE for part, _ in exc.by_part):  # what has changed is good, and still to be taken
+                self._seen = before
             raise
         done = [f"{nodes}, certificates read again"]
         if change.taken:

@@ -112,11 +112,13 @@ async def answer_pinned(parts: WorkerParts, question: FindPinned) -> AsyncIterat
     pinned = parts.assigned.pins.nodes
     async for some in _live_pieces(parts.registry):
         found: dict[str, Counter[str]] = {}
-        for session in [relayed.session for relayed in some]:
-            user = user_of(session)
-            if user is not None and (key := user_key(user)) in pinned:
-                found.setdefault(key, Counter())[session.node] += 1
+        with parts.listing.charged():
+            for session in [relayed.session for relayed in some]:
+                user = user_of(session)
+                if user is not None and (key := user_key(user)) in pinned:
+                    found.setdefault(key, Counter())[session.node] += 1
         yield PinnedUsers({user: dict(nodes) for user, nodes in found.items()})
+        await parts.listing.wait()
 
 
 async def answer_events(parts: WorkerParts, question: ListEvents) -> AsyncIterator[EventRows]:
@@ -136,11 +138,16 @@ async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> Async
     """List the transfers that are over, in the order in which they ended, then those that run."""
     for records in _pieces(list(parts.registry.counts.recent)):
         now = trio.current_time()
-        yield TransferRows([_transfer_row(record, now, parts.leaving_pid) for record in records])
+        with parts.listing.charged():
+            over = TransferRows([_transfer_row(record, now, parts.leaving_pid) for record in records])
+        yield over
+        await parts.listing.wait()
     async for some in _live_pieces(parts.registry):
         now = trio.current_time()
-        rows = [_running_row(relayed, now, parts.leaving_pid) for relayed in some]
+        with parts.listing.charged():
+            rows = [_running_row(relayed, now, parts.leaving_pid) for relayed in some]
         yield TransferRows([row for row in rows if row is not None])
+        await parts.listing.wait()
 
 
 async def answer_drain(parts: WorkerParts, question: PlanDrain) -> AsyncIterator[DrainPlanned]:

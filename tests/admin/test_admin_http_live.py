@@ -113,6 +113,27 @@ async def test_it_is_looked_at_no_more_often_than_need_be(autojump_clock: MockCl
     assert looks == 0, "nobody watches"
 
 
+async def test_who_goes_away_in_the_middle_of_a_look_makes_none_of_it_undone(autojump_clock: MockClock) -> None:
+    """Or somebody who comes and goes would have the proxy look all the time."""
+    site = FakeSite()
+    looks = 0
+    original = site.live._note
+
+    async def note(topic: str, rows: Any) -> None:
+        nonlocal looks
+        if topic == "nodes":
+            looks += 1
+            scope.cancel()
+        await original(topic, rows)
+
+    site.live._note = note  # type: ignore[method-assign]
+    for _ in range(10):
+        with trio.CancelScope() as scope:
+            await site.live._look_if_due()
+    assert looks == 1
+    assert site.live._states.keys() == TOPICS.keys()
+
+
 async def test_time_alone_is_no_change(autojump_clock: MockClock) -> None:
     site = FakeSite()
     async with watching(site) as events:

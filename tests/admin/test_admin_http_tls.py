@@ -14,12 +14,15 @@ import pytest
 import trio
 from fake_site import SECRETS, FakeSite, json_of
 from relay_tools import client_context, no_leak, pem, until, write_pem
+from trio.testing import MockClock
 
 from cxfr_proxy.admin.callers import Role
 from cxfr_proxy.admin.http import connection
 from cxfr_proxy.admin.http import server as http_server
 from cxfr_proxy.admin.http.certificate import HttpCertificate
+from cxfr_proxy.admin.http.connection import HttpConnection
 from cxfr_proxy.admin.http.server import HttpServer
+from cxfr_proxy.admin.http.tls_stream import TlsStream
 from cxfr_proxy.admin.http.tokens import TokenList
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress
@@ -183,6 +186,50 @@ async def test_who_hangs_up_at_once_is_nobody(tmp_path: Path, caplog: pytest.Log
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HELLO[:-2],
+        f"POST /api/v1/undrain HTTP/1.1\r\n{AUTHORIZED}Content-Length: 17\r\n\r\n{{".encode(),
+    ],
+)
+@pytest.mark.parametrize("in_good_order", [True, False])
+async def test_who_ends_in_the_middle_of_a_request_is_no_defect(
+    sent: bytes, in_good_order: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def ask(port: int, trusted: Path) -> None:
+        sock = socket.create_connection(("127.0.0.1", port))
+        with client_context(trusted).wrap_socket(sock, server_hostname=NAME) as stream:
+            stream.sendall(sent)
+            with suppress(ssl.SSLError):  # an answer behind the end of TLS, which Python can't read; or an alert
+                if in_good_order:
+                    stream.unwrap()
+                socket.socket.shutdown(stream, socket.SHUT_WR)
+                stream.recv(1)
+
+    async with world(tmp_path) as it:
+        await trio.to_thread.run_sync(ask, it.port, it.trusted)
+        await until(lambda: it.server.connections == 0)
+    assert not caplog.records
+
+
+async def test_who_has_gone_without_a_word_is_noticed(tmp_path: Path) -> None:
+    """By the system, which asks the other one."""
+    (listener,) = http_server.http_listeners(ListenAddress("127.0.0.1", 0))
+    async with world(tmp_path) as it, await it.plain() as plain, await it.connect():
+        await until(lambda: it.server.connections == 2)
+        over_tls = list(it.server._open)[-1]._stream
+        assert isinstance(over_tls, TlsStream)
+        for sock in (listener.socket, over_tls._endpoint.transport):
+            assert isinstance(sock, socket.socket | trio.socket.SocketType)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await plain.aclose()
+    await listener.aclose()
+
+
 async def test_who_refuses_the_certificate_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with world(tmp_path) as it:
@@ -195,6 +242,20 @@ async def test_who_refuses_the_certificate_is_logged(tmp_path: Path, caplog: pyt
     fields: dict[str, Any] = getattr(record, "cxfr_proxy_fields")  # noqa: B009 - mypy knows no such attribute
     assert (record.message, fields["client"]) == ("http-denied", "127.0.0.1")
     assert fields["reason"] == "TLS handshake failed: certificate-refused"
+
+
+async def test_a_handshake_without_end_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO)
+    fake = FakeSite(config=Config(http_certificate=write_pem(tmp_path, NAME)))
+    theirs, ours = socket.socketpair()
+    with theirs:
+        theirs.send(b"\x16\x03\x01")
+        async with HttpConnection(trio.SocketStream(trio.socket.from_stdlib_socket(ours))) as it:
+            assert not await it.begin(fake.certificate.context)
+    (record,) = caplog.records
+    assert getattr(record, "cxfr_proxy_fields")["reason"] == "TLS handshake failed: timeout"  # noqa: B009
 
 
 async def test_handshakes_that_go_no_further_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -422,6 +422,25 @@ async def test_the_certificate_of_https_is_followed(
     assert [each.message for each in caplog.records if each.levelno >= logging.ERROR] == ["reload-failed"]
 
 
+async def test_a_renewed_certificate_is_not_lost_because_nodes_could_not_be_read(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, other = write_pem(tmp_path, "proxy.example.net"), write_pem(tmp_path, "other.example")
+    write(settings, f"http-certificate = '{path}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        certificate, nodes = it.supervisor._management._access.certificate, it.nodes.read_text()
+        write(it.nodes, "node1 10.0.0.1:x\n")
+        await trio.sleep(5)
+        path.write_bytes(other.read_bytes())
+        await trio.sleep(10)
+        assert certificate.names("proxy.example.net"), "all of it, or nothing"
+        assert caplog.messages.count("reload-failed") == 2, "once for the nodes, once for all"
+        write(it.nodes, nodes)
+        await trio.sleep(60)
+        assert certificate.names("other.example")
+        assert caplog.messages.count("reload-failed") == 2
+
+
 async def test_the_settings_file_is_followed_once_it_has_come_to_rest(
     tmp_path: Path, settings: Path, autojump_clock: MockClock
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,12 +11,22 @@ import msgspec
 import pytest
 import trio
 from session_fakes import FakeListener, FakeRelayed
+from trio.testing import MockClock
 
 from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress
-from cxfr_proxy.ipc.questions import FindSessions, KickUser, SessionRows, WorkerQuestion, WorkerReply
+from cxfr_proxy.ipc.questions import (
+    FindPinned,
+    FindSessions,
+    KickUser,
+    ListTransfers,
+    SessionRows,
+    WorkerQuestion,
+    WorkerReply,
+)
 from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.worker import queries
@@ -112,6 +124,24 @@ async def test_sessions_that_match(monkeypatch: pytest.MonkeyPatch, wanted: Sess
     async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(unlimited)):
         everything.include(part)
     assert total.matching == len(everything.rows)
+
+
+@pytest.mark.parametrize("question", [FindSessions(SessionFilter()), FindPinned(), ListTransfers()])
+async def test_who_lists_all_sessions_takes_a_share_of_the_time(
+    question: FindSessions | FindPinned | ListTransfers, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "ROWS_AT_A_TIME", 2)
+    clock = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock) * 0.001)
+    registry = Registry(FakeListener(), redirect_window=60.0)
+    for number in range(6):
+        registry.add(FakeRelayed(number, "node1", jid=JULIET))
+    parts = HasRegistry(registry)
+    parts.assigned, parts.listing = Assigned(), TimeShare(0.25)
+    began = trio.current_time()
+    async for _ in queries.answer(parts, question):
+        pass
+    assert trio.current_time() - began == pytest.approx(3 * 0.004)
 
 
 async def test_a_kick_is_for_those_that_a_jid_names() -> None:

@@ -16,7 +16,7 @@ from cxfr_proxy.admin.http.exchange import EVENT_STREAM, EventStream, HttpAnswer
 from cxfr_proxy.admin.http.tls_stream import TlsStream
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.proxy_protocol import address_of, peer_of
-from cxfr_proxy.net.tls_failures import failure_of
+from cxfr_proxy.net.tls_failures import TlsFailure, failure_of
 from cxfr_proxy.spellings import address_range
 from cxfr_proxy.tasks import Task, start_once
 
@@ -75,6 +75,7 @@ class HttpConnection(trio.abc.AsyncResource):
         if context is None:
             return True
         assert isinstance(self._stream, trio.SocketStream), "TLS is on sockets"
+        starts_tls: bool | None = None
         with trio.move_on_after(REQUEST_SECONDS):
             stream = self._stream = TlsStream(self._stream)
             starts_tls = await stream.starts_tls()
@@ -82,15 +83,20 @@ class HttpConnection(trio.abc.AsyncResource):
                 return await self._shake_hands(stream, context)
             self.lacks_tls = True
             return starts_tls is not None
+        if starts_tls:
+            self._tls_failed(TlsFailure.TIMEOUT)
         return False
 
     async def _shake_hands(self, stream: TlsStream, context: ssl.SSLContext) -> bool:
         try:
             await stream.start_tls(context)
         except OSError as exc:
-            emit(_log, "http-denied", client=self.address, reason=f"TLS handshake failed: {failure_of(exc)}")
+            self._tls_failed(failure_of(exc))
             return False
         return True
+
+    def _tls_failed(self, failure: TlsFailure) -> None:
+        emit(_log, "http-denied", client=self.address, reason=f"TLS handshake failed: {failure}")
 
     # --- requests
 

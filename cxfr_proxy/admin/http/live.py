@@ -91,8 +91,9 @@ class LiveView:
             began = trio.current_time()
             if began < self._next_look:
                 return
-            for name, topic in TOPICS.items():
-                await self._note(name, await topic.look(self._console))
+            with trio.CancelScope(shield=True):  # given up half-way, over and over, looks would take all of the time
+                for name, topic in TOPICS.items():
+                    await self._note(name, await topic.look(self._console))
             ended = trio.current_time()
             self._next_look = ended + max(PAUSE_SECONDS, (ended - began) / _SHARE)
 

@@ -31,10 +31,11 @@ from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.connection import GONE, REQUEST_SECONDS, HttpConnection
 from cxfr_proxy.admin.http.exchange import EventStream, HttpAnswer, PageRequest, said
 from cxfr_proxy.admin.http.site import Site
+from cxfr_proxy.admin.http.tls_stream import KEEPALIVE_SECONDS
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.inherited import InheritedSocket
-from cxfr_proxy.net.listen import bind, serve_streams
+from cxfr_proxy.net.listen import bind, serve_streams, tune_accepted
 from cxfr_proxy.tasks import Task, isolated
 
 MAX_CONNECTIONS: Final = 32
@@ -52,8 +53,10 @@ _log = logging.getLogger(__name__)
 def http_listeners(address: ListenAddress, inherited: Sequence[InheritedSocket] = ()) -> list[trio.SocketListener]:
     """Return those of the address: the ``inherited`` ones; if there are none, it is bound. Raises
     :class:`ConfigError`."""
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each.listening)) for each in inherited]
-    return listeners or bind([address])
+    taken = [trio.SocketListener(trio.socket.from_stdlib_socket(each.listening)) for each in inherited]
+    listeners = taken or bind([address])
+    tune_accepted(listeners, KEEPALIVE_SECONDS)
+    return listeners
 
 
 async def serve_http(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 
@@ -16,13 +17,18 @@ from cxfr_proxy.net.client_hello import is_handshake
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.transport import RECORD_BYTES, PlainTransport
 
+KEEPALIVE_SECONDS: Final = 30.0
+"""For the other end's system to answer, with or without TLS: a phone that changes its network has gone without a word,
+and its stream, of which few may be open, would stay for a quarter of an hour."""
+
 
 class TlsStream(trio.abc.HalfCloseableStream):
     """The connection that ``plain`` was, which is closed with this one."""
 
     def __init__(self, plain: trio.SocketStream) -> None:
         self._plain = plain
-        self._endpoint = Endpoint(PlainTransport.adopt(plain.socket))
+        self._endpoint = Endpoint(PlainTransport.adopt(plain.socket, KEEPALIVE_SECONDS))
+        self._ended = False
 
     async def starts_tls(self) -> bool | None:
         """Return whether the client begins TLS; ``None``: it has gone without a word. Raises
@@ -36,8 +42,13 @@ class TlsStream(trio.abc.HalfCloseableStream):
         await self._endpoint.start_tls(context, server_side=True)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._ended:  # TLS that both sides have closed can't be read again: Python raises ValueError
+            await trio.lowlevel.checkpoint()
+            return b""
         with _broken():
-            return await self._endpoint.receive_some(min(max_bytes or RECORD_BYTES, RECORD_BYTES))
+            data = await self._endpoint.receive_some(min(max_bytes or RECORD_BYTES, RECORD_BYTES))
+        self._ended = not data
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with _broken():
