@@ -61,7 +61,12 @@ def test_one_that_fails_leaves_the_old_one_and_the_package(policy: int, tmp_path
     machine = Machine(tmp_path, active=True, cxfr_proxy=1, policy_rc_d=policy)
     calls, said = machine.runs("postinst", "configure", "0.1.0-1")
     assert calls[-1] == UPGRADE
-    assert "version 0.1.0-1 goes on serving" in said
+    assert "the new version may not serve yet" in said
+
+
+def test_a_systemd_that_can_not_be_told_fails_no_run_of_apt(tmp_path: Path) -> None:
+    calls, _ = Machine(tmp_path, active=True, systemctl=1).runs("postinst", "configure", "0.1.0-1")
+    assert "systemctl daemon-reload" in calls
 
 
 def test_one_that_was_stopped_stays_so(tmp_path: Path) -> None:

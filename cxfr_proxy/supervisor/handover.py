@@ -59,7 +59,9 @@ class GivenSocket(msgspec.Struct, frozen=True):
 
 
 class UnknownMessage(HandoverMessage, frozen=True):
-    """One that only the other version knows. It is passed over."""
+    """One that only the other version knows. It is passed over. ``reason``: why one that both know can't be read."""
+
+    reason: str | None = None
 
 
 class PredecessorCounts(HandoverMessage, frozen=True):
@@ -186,6 +188,8 @@ class _Named(msgspec.Struct):
 
 
 _NAMES: Final = frozenset(each.__name__ for each in HandoverMessage.__subclasses__())
+_LEFT_OUT: Final = frozenset((PredecessorCounts.__name__, PredecessorNews.__name__))
+"""Those without which the two go on, if they can't be read. What else may differ is JSON within a message."""
 _decoder: Final = msgspec.json.Decoder(Union[tuple(HandoverMessage.__subclasses__())])  # noqa: UP007
 _encoder: Final = msgspec.json.Encoder()
 
@@ -199,16 +203,18 @@ def decode_handover(line: bytes) -> HandoverMessage:
     try:
         return cast("HandoverMessage", _decoder.decode(line))
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        if _is_unknown(line):
-            return UnknownMessage()
-        raise BadMessage(f"{exc}, in {line[:80]!r}") from exc
+        reason = f"{exc}, in {line[:80]!r}"
+        name = _name_of(line)
+        if name is None or name in _NAMES - _LEFT_OUT:
+            raise BadMessage(reason) from exc
+        return UnknownMessage(reason if name in _NAMES else None)
 
 
-def _is_unknown(line: bytes) -> bool:
+def _name_of(line: bytes) -> str | None:
     try:
-        return msgspec.json.decode(line, type=_Named).type not in _NAMES
+        return msgspec.json.decode(line, type=_Named).type
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return False
+        return None
 
 
 HANDOVER_FORM: Final[LineForm[HandoverMessage]] = LineForm(encode_handover, decode_handover, _MAX_BYTES, _MAX_BYTES)
@@ -267,7 +273,10 @@ def read_beginning(end: socket.socket) -> HandoverBegins:
     except BadMessage as exc:
         raise ConfigError(f"handover: {exc}") from exc
     if not isinstance(message, HandoverBegins) or message.version != HANDOVER_VERSION:
-        raise ConfigError("handover: the proxy that runs hands over in a form that this version does not know")
+        raise ConfigError(
+            "handover: the proxy that runs hands over in a form that this version does not know (stop it, and start "
+            "this one)"
+        )
     return message
 
 

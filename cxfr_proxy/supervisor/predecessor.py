@@ -6,6 +6,7 @@ this proxy's: a node is not empty while the old proxy has clients there. Its cou
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ from cxfr_proxy.supervisor.handover import (
     SuccessorReady,
     SuccessorServes,
     SuccessorStops,
+    UnknownMessage,
     handover_channel,
     read_beginning,
 )
@@ -88,7 +90,8 @@ class Predecessor:
         self._last = self._readable(begins.counts)
         self._handed_over: HandedOver | None = None
         self._offered = trio.Event()
-        self._leaves = trio.Event()
+        self.left = trio.Event()
+        """It is not the proxy any more, or has ended."""
         self.gone = trio.Event()
         """It has ended."""
 
@@ -98,15 +101,19 @@ class Predecessor:
 
     async def run(self, host: SuccessorHost) -> None:
         """Take what it says, until it has ended."""
+        ending = self._channel_end.dup()
         self._channel = handover_channel(self._channel_end)
         self.questions.begin(self._channel)
         try:
             await self._channel.run(lambda message: self._receive(host, message))
         except BadMessage as exc:
             emit(_log, "handover-fault", level=logging.ERROR, reason=str(exc))
+            with contextlib.suppress(OSError):  # to close it says nothing: there is a copy for failures
+                ending.shutdown(socket.SHUT_RDWR)
         finally:
+            ending.close()
             self._offered.set()
-            self._leaves.set()
+            self.left.set()
             self.gone.set()
             self.questions.end()
         # It has no sessions any more; what it has counted stays.
@@ -134,7 +141,8 @@ class Predecessor:
         assert self._channel is not None
         self._channel.post(SuccessorServes())
         with trio.move_on_after(_LEAVING_SECONDS):
-            await self._leaves.wait()
+            await self.left.wait()
+        self.left.set()
 
     def stop(self) -> None:
         """Have it hurry: this proxy stops."""
@@ -147,7 +155,7 @@ class Predecessor:
                 self._handed_over = message
                 self._offered.set()
             case PredecessorLeaves():
-                self._leaves.set()
+                self.left.set()
             case PredecessorCounts():
                 self._last = self._readable(message)
                 host.note_predecessor_counts(self._last, self._workers_of(self._last))
@@ -166,6 +174,8 @@ class Predecessor:
                     host.note_predecessor_transfer(msgspec.json.decode(ended, type=TransferEnded))
                 except msgspec.MsgspecError as exc:
                     self._note_unread(exc)
+            case UnknownMessage(str(reason)):
+                self._note_unread(BadMessage(reason))
             case _:
                 pass
 

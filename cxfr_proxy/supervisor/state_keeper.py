@@ -185,8 +185,10 @@ class StateKeeper:
             self._has_changed()
 
     def give_away(self) -> None:
-        """Write nothing any more: another process does."""
+        """Write nothing any more: another process does. It has the lock alone, so that a third one can begin should it
+        end before this one."""
         self._given_away = True
+        self.unlock()
 
     def content(self) -> bytes:
         """Return the state as it is written."""

@@ -80,6 +80,10 @@ class Succession:
     def stopping(self) -> bool:
         return self._keeper.stopping and not self.given_away
 
+    async def until_left(self) -> None:
+        if self._predecessor is not None:
+            await self._predecessor.left.wait()
+
     @property
     def follows(self) -> bool:
         return self._predecessor is not None and not self._predecessor.gone.is_set()
@@ -220,6 +224,5 @@ class Succession:
         self._workers.take_over_pasts(handed_over.workers)
         self._workers.also_ask(predecessor.questions)
         self._kept.take_over(state)
-        self._sockets.share_no_more()
         self._management.take_over(predecessor.state, handed_over.checks_failed)
         self._management.history.take_over(predecessor.history(handed_over))

@@ -58,6 +58,7 @@ _MANAGER_SECONDS: Final = 5.0
 """Seconds for a service manager that takes nothing at the moment, before the new one goes on without it."""
 _MANAGER_PAUSE_SECONDS: Final = 0.05
 _FAULT: Final = "it met a fault, which the log has"
+_STOPPING: Final = "the proxy is stopping"
 _LOST: Final = "it took over, and has ended since: nobody accepts connections"
 
 _log = logging.getLogger(__name__)
@@ -104,6 +105,9 @@ class UpgradeHost(Protocol):
     @property
     def follows(self) -> bool:
         """Whether the proxy whose place this one has taken still moves its clients."""
+
+    async def until_left(self) -> None:
+        """Wait while the proxy whose place this one takes may still go on as it was."""
 
     def goes_on(self) -> None:
         """Note that the new one has failed: orders and state are this one's, as before."""
@@ -289,7 +293,8 @@ class UpgradeRun:
     def _receive(self, message: HandoverMessage) -> None:
         match message:
             case SuccessorReady() | SuccessorServes() | SuccessorFailed():
-                self._answer = message
+                if not isinstance(self._answer, SuccessorFailed):  # which is its last word, whatever is on its way
+                    self._answer = message
                 self._news.set()
             case SuccessorStops() if self.handed_over:
                 self._host.hurry()
@@ -318,9 +323,12 @@ class UpgradeRun:
             return failure
         assert isinstance(self._answer, SuccessorReady)
         self._version = self._answer.version
-        await self._host.settle()
+        with trio.move_on_after(TAKING_SECONDS) as settling:
+            await self._host.settle()
+        if settling.cancelled_caught:
+            return f"the disk has not taken what is kept within {TAKING_SECONDS:.0f} s"
         if self._host.stopping:
-            return "the proxy is stopping"
+            return _STOPPING
         self._offered = True
         offer = self._host.offer()
         channel.post(self._host.predecessor_counts())  # those of now, from which the new one counts on
@@ -330,7 +338,7 @@ class UpgradeRun:
             return failure
         stops: bool = self._host.stopping  # by now
         if stops:
-            return "the proxy is stopping"
+            return _STOPPING
         self._step = UpgradeStep.MOVE
         self._host.hand_over()
         # Before the new one says anything to it, which it would not believe.
@@ -381,6 +389,12 @@ class UpgradeRun:
             with trio.move_on_after(_COUNTS_SECONDS):
                 await self._moved.wait()
 
+    def give_up(self) -> None:
+        """End the new one, if it has not taken over."""
+        if not self.handed_over:
+            self._answer = SuccessorFailed(_STOPPING)
+            self._news.set()
+
     async def end(self) -> None:
         """Tell the new one the last counts and events: all clients are gone."""
         assert self._pid is not None
@@ -411,6 +425,7 @@ class Upgrades:
 
     async def until_decided(self) -> None:
         """Wait while it is not clear which process is the proxy: an order would be lost with the other one."""
+        await self._host.until_left()
         if self.last is not None:
             await self.last.until_decided()
 
@@ -425,7 +440,7 @@ class Upgrades:
         if os.getpid() == 1:
             raise ConfigError("this is the first process of a container, which ends with it: start another container")
         if self._host.stopping:
-            raise ConfigError("the proxy is stopping")
+            raise ConfigError(_STOPPING)
         if self._host.follows:
             raise ConfigError("an upgrade is under way already: the process before this one still moves its clients")
         if self.last is not None and not self.last.finished:
@@ -440,6 +455,12 @@ class Upgrades:
             self._work = trio.Event()
             assert self.last is not None
             await self.last.run()
+
+    def stop(self) -> None:
+        """Note that the proxy stops. A new one goes at once: it would be ended with this one, and by then have accepted
+        everybody who comes."""
+        if self.last is not None:
+            self.last.give_up()
 
     async def end(self) -> None:
         """Note that all clients of this proxy are gone."""

@@ -212,9 +212,15 @@ class Supervisor:
                     if self._predecessor is not None:
                         if self._keeper.stopping:
                             raise ConfigError("it was told to stop")
-                        self._succession.take_over(self._predecessor, await self._predecessor.hand_over())
+                        handed_over = await self._predecessor.hand_over()
+                        if self._keeper.stopping:
+                            raise ConfigError("it was told to stop")
+                        if not self.workers.all_serve():
+                            raise ConfigError("not all of its workers live; the log may say why")
+                        self._succession.take_over(self._predecessor, handed_over)
                         await self._management.open(services, room=room)
                         await self._predecessor.leaves()
+                        self._sockets.share_no_more()
                     self._management.announce(self.addresses, self._sockets.paths, room=room)
                     self._manager.ready()
                     task_status.started()
@@ -374,6 +380,7 @@ class Supervisor:
                 self._sockets.close()
                 self._succession.stop_predecessor()
             self._keeper.stop()
+            self.upgrades.stop()
 
     def is_stopping(self) -> bool:
         return self._keeper.stopping

@@ -156,6 +156,10 @@ class Workers:
     def __iter__(self) -> Iterator[Link]:
         return iter([link for slot in self.slots for link in slot.links])
 
+    def all_serve(self) -> bool:
+        """Return whether each slot has a worker that serves."""
+        return all(any(link.state is LinkState.UP and not link.gone for link in slot.links) for slot in self.slots)
+
     @property
     def sessions(self) -> int:
         return self.predecessor.sessions + sum(link.counts.sessions for link in self)

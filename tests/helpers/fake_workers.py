@@ -275,9 +275,8 @@ class House:
             timeouts=Timeouts(hard_stop_after=3.0),
         )
         source = ConfigSource({"config": str(settings)} if settings is not None else {}, self.config)
-        self.supervisor = Supervisor(
-            source.read(), self, source, manager=manager, predecessor=predecessor, program=program
-        )
+        inherited = predecessor.for_clients if predecessor is not None else None
+        self.supervisor = Supervisor(source.read(), self, source, inherited, manager, predecessor, program)
 
     async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
         if self.refuse is not None:

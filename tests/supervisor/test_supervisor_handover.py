@@ -205,6 +205,31 @@ async def test_the_new_one_takes_over_when_it_is_told_and_notes_news() -> None:
     assert host.counts[-1].nodes == {"node1": NodeCounts(0, moved=3)}
 
 
+async def test_counts_that_can_not_be_read_are_left_out_and_what_decides_is_not() -> None:
+    """The old one hears then that the new one listens no more, although that has a copy of its end for failures."""
+    ours, theirs = a_pair()
+    ours.sendall(encode_handover(BEGINS))
+    host, heard = Host(), list[HandoverMessage]()
+    with theirs.dup():
+        predecessor = Predecessor(theirs)
+        old = handover_channel(ours)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(predecessor.run, host)
+            nursery.start_soon(old.run, heard.append)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await old._stream.send_all(b'{"type":"PredecessorCounts","nodes":{"node1":{"sessions":"three"}}}\n')
+            old.post(PredecessorCounts(2, 2))
+            await until(lambda: host.counts)
+            assert [each.sessions for each in host.counts] == [2]
+            assert not predecessor.gone.is_set()
+            await old._stream.send_all(b'{"type":"HandedOver","state":7}\n')
+            await until(predecessor.gone.is_set)
+            with trio.move_on_after(5):
+                await until(lambda: old.broken)
+            assert old.broken
+            nursery.cancel_scope.cancel()
+
+
 async def test_an_old_one_that_ends_before_it_has_handed_over() -> None:
     ours, theirs = a_pair()
     ours.sendall(encode_handover(BEGINS))

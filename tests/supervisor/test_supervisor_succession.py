@@ -6,8 +6,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fake_manager import FakeManager
 from fake_workers import House, house
 from waiting import until
 
+from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.admin.metrics.snapshot import MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.metrics.table import METRICS
 from cxfr_proxy.admin.rows import EventRow, HistoryRow, WorkerRow
@@ -28,6 +29,7 @@ from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.file_lock import FileLock, FileLocked
 from cxfr_proxy.ipc.messages import EarlierNews
+from cxfr_proxy.net.listen import bind_shared
 from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.proxy import only
 from cxfr_proxy.service_manager import ServiceManager
@@ -36,6 +38,7 @@ from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.supervisor.catch_up import CatchUp
 from cxfr_proxy.supervisor.handover import (
     HANDOVER_VERSION,
+    GivenSocket,
     HandedOver,
     HandoverBegins,
     HandoverMessage,
@@ -68,10 +71,16 @@ class OldProxy:
     """What the test says as the proxy that ran before, and what it hears."""
 
     def __init__(
-        self, counts: PredecessorCounts | None = None, state: str = STATE, state_lock: int | None = None
+        self,
+        counts: PredecessorCounts | None = None,
+        state: str = STATE,
+        state_lock: int | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         ours, theirs = socket.socketpair()
-        begins = HandoverBegins(HANDOVER_VERSION, 4711, (), (), state, 4000, counts or PredecessorCounts(), state_lock)
+        given = tuple(GivenSocket(sock.dup().detach()) for sock in sockets)
+        counts = counts or PredecessorCounts()
+        begins = HandoverBegins(HANDOVER_VERSION, 4711, given, (), state, 4000, counts, state_lock)
         ours.sendall(encode_handover(begins))
         self.predecessor = Predecessor(theirs)
         self.channel = handover_channel(ours)
@@ -146,6 +155,60 @@ async def test_one_that_is_told_to_stop_takes_nothing_over(tmp_path: Path) -> No
         await until(lambda: ends or old.has_heard(SuccessorReady))
         assert "it was told to stop" in str(ends[0])
         assert not old.has_heard(SuccessorReady)
+
+
+async def test_one_whose_workers_have_died_takes_nothing_over(tmp_path: Path) -> None:
+    """Nobody would accept; the old one goes on instead."""
+    old = OldProxy()
+    async with successor(tmp_path, old) as (it, ends):
+        await until(lambda: old.has_heard(SuccessorReady))
+        it.greet = False
+        for worker in it.all:
+            worker.die()
+        await until(lambda: len(it.all) == 4)
+        old.hand_over()
+        await until(lambda: ends or old.has_heard(SuccessorServes))
+        assert "not all of its workers live" in str(ends)
+        assert not old.has_heard(SuccessorServes)
+    assert not (tmp_path / "c.sock.state").exists()
+
+
+async def test_an_order_waits_until_the_old_one_has_left(tmp_path: Path) -> None:
+    """It may go on instead, and would know nothing of it."""
+    old = OldProxy()
+    async with successor(tmp_path, old) as (it, _):
+        await until(lambda: old.has_heard(SuccessorReady))
+        old.hand_over()
+        await until(lambda: old.has_heard(SuccessorServes))
+        async with trio.open_nursery() as ordering:
+            ordering.start_soon(drain, it)
+            await trio.sleep(0.2)
+            assert "node1" not in it.supervisor._drainer.drains
+            old.leave()
+        assert "node1" in it.supervisor._drainer.drains
+
+
+async def drain(it: House) -> None:
+    async with aclosing(call(it.config.control, "drain", {"node": "node1"})) as answers:
+        assert [each async for each in answers if isinstance(each, Result)]
+
+
+async def test_while_the_old_one_may_go_on_its_sockets_listen(tmp_path: Path) -> None:
+    """To stop one of them, while a worker that has died is not there again, would stop the old one's as well."""
+    sockets = [sock for slot in bind_shared([ListenAddress("127.0.0.1", 0)], 2) for sock in slot]
+    old = OldProxy(sockets=sockets)
+    async with successor(tmp_path, old) as (it, ends):
+        await until(lambda: old.has_heard(SuccessorReady))
+        old.hand_over()
+        await until(lambda: old.has_heard(SuccessorServes))
+        it.workers[1].die()
+        seen: set[int] = set()
+        while len(it.all) < 3:
+            seen |= {sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for sock in sockets}
+            await trio.sleep(0.005)
+        assert (seen, ends) == ({1}, [])
+    for sock in sockets:
+        sock.close()
 
 
 async def test_a_second_upgrade_waits_and_a_stop_ends_both(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -20,9 +21,13 @@ from waiting import until
 from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.admin.sentences import in_words
 from cxfr_proxy.cluster.kept_state import read_state
+from cxfr_proxy.cluster.nodes import AdminState
+from cxfr_proxy.cluster.shared import Directive
+from cxfr_proxy.file_lock import FileLock
 from cxfr_proxy.ipc.messages import Leave
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor import successor
+from cxfr_proxy.supervisor.state_keeper import StateFile
 from cxfr_proxy.supervisor.successor import Program, UpgradeRun
 
 PLAYS = """
@@ -93,6 +98,11 @@ FAULTS = {
     "is stopped when it is ready": Fault(
         "say('SuccessorReady', version='1'); say('SuccessorStops'); time.sleep(600)", "it was told to stop"
     ),
+    "is stopped as it takes over": Fault(
+        "say('SuccessorReady', version='1'); hear('HandedOver'); stops = json.dumps({'type': 'SuccessorStops'}); "
+        "end.sendall(f'{stops}\\n{json.dumps(dict(type=\"SuccessorServes\"))}\\n'.encode()); time.sleep(600)",
+        "it was told to stop",
+    ),
     "is killed as it takes over": Fault(
         "say('SuccessorReady', version='1'); hear('HandedOver'); die()", "has ended with exit code -9"
     ),
@@ -142,7 +152,43 @@ async def test_one_that_dies_when_it_has_taken_over_is_no_success(tmp_path: Path
         seen = upgrade.progress()
         assert (seen.step, seen.left) == ("move", 1)
         assert in_words(seen).startswith(f"process {seen.pid} has failed: it took over, and has ended since")
-        assert all(worker.of(Leave) for worker in it.all)
+        assert all(worker.of(Leave) and worker.alive for worker in it.all)
+        FileLock.take(str(tmp_path / "c.sock.state.lock")).close()  # a third one need not wait for this one's end
+
+
+async def test_a_disk_that_hangs_when_the_new_one_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both would accept for as long as that."""
+    monkeypatch.setattr(successor, "TAKING_SECONDS", 0.1)
+    goes_on, write = threading.Event(), StateFile.write
+
+    def slow(file: StateFile, content: bytes) -> None:
+        goes_on.wait()
+        write(file, content)
+
+    async with old_proxy(tmp_path, "say('SuccessorReady', version='1'); signal.pause()") as it:
+        monkeypatch.setattr(StateFile, "write", slow)
+        it.supervisor._kept.keep_order("node1", Directive(AdminState.DRAIN))
+        upgrade = begin(it)
+        try:
+            with trio.move_on_after(10):
+                await until(lambda: upgrade.finished)
+            assert "the disk has not taken what is kept" in str(upgrade.progress().failure)
+        finally:
+            goes_on.set()
+
+
+async def test_a_stop_while_the_new_one_starts(tmp_path: Path) -> None:
+    """It would accept everybody until the last client of the old one has gone, and be killed then."""
+    async with old_proxy(tmp_path, "signal.pause()") as it:
+        upgrade = begin(it)
+        await until(lambda: upgrade.progress().pid is not None)
+        for worker in it.all:
+            worker.hangs = True
+        it.supervisor.stop()
+        with trio.move_on_after(2):
+            await until(lambda: upgrade.finished)
+        assert upgrade.progress().failure == "the proxy is stopping"
+        assert all(worker.alive for worker in it.all)
 
 
 async def test_an_order_waits_until_it_is_clear_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
