@@ -11,6 +11,7 @@ import struct
 from typing import Final
 
 _HANDSHAKE: Final = 0x16
+"""The type of a TLS record (RFC 8446 section 5.1); neither XML nor HTTP begins with that byte."""
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
 _HOST_NAME: Final = 0

@@ -1,9 +1,9 @@
 """How code that opens a connection waits: in a trio task, or without one.
 
 Code that reads and writes a connection by an :class:`~.endpoint.Endpoint` says ``await``, and does not know what
-carries it on. Checks and logins of the proxy's own run in trio tasks (:data:`TRIO`). Clients' connections open without
-(:mod:`cxfr_proxy.relay.openings`): a task, its cancel scopes and its turns in trio's loop cost more than they give
-there.
+carries it on. Checks and the doctor run in trio tasks (:data:`TRIO`). Clients' connections open without, and so do the
+proxy's own to nodes that are to resume a session (:mod:`cxfr_proxy.relay.openings`): a task, its cancel scopes and its
+turns in trio's loop cost more than they give there.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from msgspec import Struct
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
+from cxfr_proxy.net.client_hello import is_handshake
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.forwarded import ForwardedClient
 from cxfr_proxy.net.incoming_header import has_arrived, may_begin
@@ -43,8 +44,6 @@ from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
 from cxfr_proxy.xmpp.web.request import HttpRequest, RequestRefused
 from cxfr_proxy.xmpp.web.web_opening import PageServed
 
-_TLS_HANDSHAKE: Final = b"\x16"
-"""The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""
 _LINGER_SECONDS: Final = 2.0
 """Seconds for a refused client to close its connection, so that a reset does not destroy what was sent to it."""
 _LINGER_BYTES: Final = 262_144
@@ -184,7 +183,7 @@ class ClientConnection:
         """Find out by the first byte whether the client begins with TLS; ``None`` if it sends nothing."""
         seen = await self._endpoint.peek(RECORD_BYTES)
         first = seen[:1]
-        if first == _TLS_HANDSHAKE:
+        if first and is_handshake(seen):
             return await self._start_tls(hello=seen)
         if may_begin(first) and await has_arrived(self._endpoint):
             raise ClientError(StreamCondition.POLICY_VIOLATION, _STRANGER)

@@ -10,7 +10,7 @@ So *such a coroutine may not await trio*, nor open a cancel scope: there is no t
 needs something that only a task can have (a queue, DNS, an HTTP client), it awaits :meth:`PumpWaits.in_trio`.
 
 It runs on the pump's turns, like a session. It gives up where it waits: ``trio.TooSlowError`` is raised there at its
-deadline, :class:`GivenUp` when the proxy stops, and ``GeneratorExit`` when all is to be closed at once.
+deadline, :class:`GivenUp` when the proxy stops, and ``GeneratorExit`` when it, or all, is to be closed at once.
 """
 
 from __future__ import annotations

@@ -330,6 +330,8 @@ def _say_last_ack(parts: Parts) -> None:
 def _on_end(parts: Parts) -> None:
     """Act on ``</stream:stream>`` from the client: nothing follows from it, and it may still get what the node
     sends."""
+    if parts.client.over:
+        return  # an element in front of it, in the same chunk, was a fault
     ending.blame_node(parts, End.SILENCE)
     if parts.state is not State.CLOSING:
         parts.because(Reason.CLIENT_CLOSED)

@@ -560,3 +560,13 @@ def test_between_two_streams_no_stream_is_ended(ends: Callable[[Script], object]
     s = Script().node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).forget()
     ends(s)
     s.node_gets()
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_an_end_behind_a_fault_comes_too_late(bound: bool) -> None:
+    """Be it in the same chunk."""
+    s = Script().bind() if bound else Script().node(NODE_HEADER, FEATURES).forget()
+    s.client("<x:y/>", END).node_gets(END)
+    s.client_gets(stream_error("bad-namespace-prefix", text="an element uses an undeclared prefix"), END)
+    s.node(END).node_ends().client_ends().is_over()
+    assert s.reported(Ended).reason is Reason.CLIENT_FAULT

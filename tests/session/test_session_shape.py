@@ -52,10 +52,12 @@ def test_nothing_is_inherited(path: Path) -> None:
 
 
 FLAGS: Final = {
+    "ClientLeg.knows_cxfr": "is learned of a client in whatever state it is; unknown is a third value",
     "ClientLeg.wanted": "follows from a state, and is asked at every turn",
     "NodeLeg.wanted": "likewise",
     "Opening.header_may_repeat": "some clients send their first header twice",
     "Replay.trusted": "a node may count otherwise, whatever else is under way",
+    "StandIn.late": "a client may ask late whether or not the node has answered, and for one of two things",
     "TransferAttempt.recalled": "an order may be taken back at any point of its rung",
     "Turn.odd": "a client that has done something else stays suspicious, whoever owes an answer",
     "Turn._asked": "a login may come before the greeting, which is owed first",
@@ -66,22 +68,34 @@ A fact that never changes, such as that the client is on TLS, is no flag."""
 
 
 def flags(owner: ast.ClassDef) -> set[str]:
-    """The fields of a class that its methods set to true or false."""
+    """The fields of a class that its methods set to true or false, or to what they are given of that kind."""
     return {
         f"{owner.name}.{target.attr}"
-        for node in ast.walk(owner)
-        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and is_truth_value(node.value)
+        for method in owner.body
+        if isinstance(method, ast.FunctionDef)
+        for node in ast.walk(method)
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and is_truth_value(node.value, given(method))
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"
     }
 
 
-def is_truth_value(node: ast.expr | None) -> bool:
+def given(method: ast.FunctionDef) -> set[str]:
+    """The arguments that are true or false. What a constructor is given need not ever change."""
+    if method.name == "__init__":
+        return set()
+    arguments = (*method.args.args, *method.args.kwonlyargs)
+    return {each.arg for each in arguments if each.annotation is not None and "bool" in ast.unparse(each.annotation)}
+
+
+def is_truth_value(node: ast.expr | None, arguments: set[str]) -> bool:
     match node:
         case ast.Constant(value=bool()) | ast.Compare() | ast.UnaryOp(op=ast.Not()):
             return True
+        case ast.Name(id=name):
+            return name in arguments
         case ast.BoolOp(values=values):
-            return all(map(is_truth_value, values))
+            return all(is_truth_value(each, arguments) for each in values)
         case _:
             return False
 

@@ -113,8 +113,8 @@ class Framer(Protocol):
 
     @property
     def ack(self) -> bytes | None:
-        """The last complete ``<a/>`` of XEP-0198, with or without a prefix; ``None``: there was none; empty: it came in
-        more than one chunk."""
+        """The last complete ``<a/>``, with or without a prefix, in any namespace: XEP-0198's, as a rule. ``None``:
+        there was none; empty: it came in more than one chunk."""
 
     def scan(self, data: bytes) -> int:
         """Read ``data`` to its end, or to that of the :data:`MAX_EVENTS_PER_SCAN`-th element reported.
