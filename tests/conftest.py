@@ -44,6 +44,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+class _Collections:
+    """Says by the exit code that tests were not collected. pytest-xdist ends as if tests had failed, though it runs
+    none at all where its processes have not collected the same; and what is run again then (see Makefile) is only what
+    is known to have failed."""
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._failed = self._failed or report.failed
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._failed and session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a process of xdist's would seem to be interrupted
+        config.pluginmanager.register(_Collections())
+
+
 @pytest.fixture(params=["native", "python"])
 def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The engine that this process and the commands that it starts use."""

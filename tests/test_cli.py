@@ -419,6 +419,15 @@ def test_output_that_finds_no_room_is_said_in_a_line(words: list[str], tmp_path:
     assert done.stderr == "cxfr-proxy: the output can't be written: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [("help >/dev/full 2>&1", 141), ("frobnicate 2>/dev/full", 2), ("frobnicate 2>&1 >&- | true", 2)]
+)
+def test_the_exit_code_tells_what_nothing_else_can(words: str, code: int, tmp_path: Path) -> None:
+    """One log for both streams, on a full disk; or a reader that is gone."""
+    command = f"set -o pipefail; '{sys.executable}' -m cxfr_proxy {words}"
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path).returncode == code
+
+
 def test_streams_that_are_closed_take_nothing(tmp_path: Path) -> None:
     """Not what a mistake says on a standard error that is not there, which would be no answer."""
     program = f"'{sys.executable}' -m cxfr_proxy"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from cxfr_proxy import events, log_hooks, signals
 from cxfr_proxy.admin.callers import Role
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # Python would do it at exit, and say in its own way that it can't
     except ConfigError as exc:
         for line in str(exc).splitlines():
-            print(f"cxfr-proxy: {clean(line)}", file=sys.stderr)
+            _say(f"cxfr-proxy: {clean(line)}")
         return NO_PROXY if isinstance(exc, NoProxy) else MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -60,10 +60,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         if exc.errno not in _NO_ROOM and not isinstance(exc, BrokenPipeError):
             raise
         if not isinstance(exc, BrokenPipeError):  # else its reader has seen enough (`| head`)
-            print(f"cxfr-proxy: the output can't be written: {exc.strerror}", file=sys.stderr)
-        # Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _say(f"cxfr-proxy: the output can't be written: {exc.strerror}")
+        _discard(sys.stdout)
         return UNREAD
+    finally:
+        _say()
+
+
+def _say(*lines: str) -> None:
+    """Say it on standard error. Where that can't be written either, the exit code has to do."""
+    try:
+        for line in lines:
+            print(line, file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left in a stream go: Python would complain once more at exit, and end with a code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:

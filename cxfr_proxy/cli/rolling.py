@@ -47,14 +47,15 @@ class RollConversation(Conversation):
         if self._restarts is None:
             return await self._watch(path, command, given, screen)
         result: object = None
-        failure: ConfigError | None = None
+        failure: ConfigError | OSError | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._restarts.run, path, screen)
                 try:
                     result = await self._watch(path, command, given, screen)
-                except ConfigError as exc:
-                    failure = exc  # raised below: a command that runs is waited for, and not killed
+                # Raised below, also that nobody reads the output: a command that runs is waited for, and not killed.
+                except (ConfigError, OSError) as exc:
+                    failure = exc
                 self._restarts.end()
         except BaseExceptionGroup as group:
             raise next(_leaves(group)) from None

@@ -189,7 +189,7 @@ class _Named(msgspec.Struct):
 
 _NAMES: Final = frozenset(each.__name__ for each in HandoverMessage.__subclasses__())
 _LEFT_OUT: Final = frozenset((PredecessorCounts.__name__, PredecessorNews.__name__))
-"""Those without which the two go on, if they can't be read. What else may differ is JSON within a message."""
+"""Those without which the two go on, if they can't be read. All else that may differ is JSON within a message."""
 _decoder: Final = msgspec.json.Decoder(Union[tuple(HandoverMessage.__subclasses__())])  # noqa: UP007
 _encoder: Final = msgspec.json.Encoder()
 

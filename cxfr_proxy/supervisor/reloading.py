@@ -44,7 +44,7 @@ _LOOK_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 60.0
 """Seconds until a change is tried again that was refused for what is followed in another way."""
 _ELSEWHERE: Final = frozenset((ReloadPart.NODES, ReloadPart.USER_MAP))
-"""What may become good without any file changing that :meth:`Reloading.watch` looks at."""
+"""These may become good without a change of the files that :meth:`Reloading.watch` looks at."""
 
 _log = logging.getLogger(__name__)
 

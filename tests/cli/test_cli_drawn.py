@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from real.programs import Need, require
 
 from cxfr_proxy.cli import main
 from cxfr_proxy.cli.completion import SHELLS
@@ -62,7 +63,6 @@ def test_bash_offers_what_fits(tmp_path: Path, words: tuple[str, ...], offered: 
     assert completed(tmp_path, *words) == offered
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -76,6 +76,7 @@ def test_bash_offers_what_fits(tmp_path: Path, words: tuple[str, ...], offered: 
     ],
 )
 def test_fish_offers_what_fits(line: str, offered: list[str], tmp_path: Path) -> None:
+    require(Need.FISH)
     (tmp_path / "script").write_text(SHELLS["fish"](build_parser()))
     asked = f"source {tmp_path / 'script'}; complete -C 'cxfr-proxy {line}'"
     done = subprocess.run(["fish", "-c", asked], capture_output=True, text=True, check=True, cwd=tmp_path)

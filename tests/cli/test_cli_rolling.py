@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from cxfr_proxy.admin.codec import as_json, read_answer
 from cxfr_proxy.admin.order_rows import RollProgress
@@ -41,3 +42,20 @@ async def test_a_proxy_that_has_lost_the_roll_leaves_it_unfinished(
     assert (row.finished, row.given_up, row.left) == (True, True, 2)
     assert in_words(row) == "the roll is over at node2 (2 of 3), step restart: the proxy says: no roll goes on"
     assert "the roll goes on when it is there again" in capsys.readouterr().err
+
+
+async def test_a_command_that_runs_is_not_killed_when_nobody_reads_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, ended = tmp_path / "began", tmp_path / "ended"
+
+    async def hold(self: Conversation, *_: object) -> object:
+        self.on_progress(as_json(ROW))
+        await until(began.exists)
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Conversation, "hold", hold)
+    screen = AnswerScreen(sys.stdout, False, None)
+    with pytest.raises(BrokenPipeError):
+        await RollConversation(f"sh -c 'touch {began}; sleep 1; touch {ended}'").hold(tmp_path, "roll", {}, screen)
+    assert ended.exists()

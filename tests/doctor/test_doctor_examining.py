@@ -460,6 +460,35 @@ async def test_a_defect_before_one_node_hides_no_other(monkeypatch: pytest.Monke
     assert facts.nodes[1].session.refused == "what it answered was not foreseen (ValueError)"
 
 
+async def test_a_defect_on_the_next_node_is_not_blamed_on_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resume(client: DoctorClient, session: str) -> str | None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("nobody has thought of that")
+
+    monkeypatch.setattr(DoctorClient, "resume", resume)
+    facts = await look(pair(), "resume=shared", ACCOUNT)
+    assert [each.session.refused for each in facts.nodes if each.session is not None] == [None, None]
+    assert [move.refused for move in facts.moves] == ["what it answered was not foreseen (ValueError)"] * 2
+
+
+async def test_a_defect_in_one_try_ends_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the certificate, or for a token."""
+
+    async def log_in(client: DoctorClient, *_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("nobody has thought of that")
+
+    async with serving(ScriptedNode(features=FEATURES + SASL2), ScriptedNode(features=FEATURES + SASL2)) as addresses:
+        places = places_of(addresses, "resume=shared")
+        doors = Doors(Dialer(CONFIG.timeouts, CONFIG.limits), CONFIG.limits, ACCOUNT, 60.0)
+        monkeypatch.setattr(DoctorClient, "log_in_by_certificate", log_in)
+        assert not await doors.stands_open(places[0])
+        monkeypatch.setattr(DoctorClient, "log_in_by_scram", log_in)
+        text = f"<stream:features>{FEATURES}{SASL2}</stream:features>"
+        offer = read_offer(stanza.parse(text.encode(), usual_header.CONTEXT))
+        assert await try_tokens(doors, [(place, offer) for place in places]) == []
+
+
 class SlowToEnd(Doors):
     """On its nodes all goes well, and then the time is over before the stream has ended."""
 

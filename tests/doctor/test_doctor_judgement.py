@@ -214,6 +214,10 @@ PLANTED: list[tuple[str, ClusterFacts]] = [
     ("node-certificate-name", with_certificate(mongooses(), "self-signed certificate", names=("example.com",))),
     ("node-certificate-untrusted", with_certificate(mongooses(), "self-signed certificate")),
     (
+        "node-certificate-untrusted",
+        with_spec(with_certificate(mongooses(), "self-signed certificate", names=()), verify_name="10.0.0.12"),
+    ),
+    (
         "node-certificate-expires-soon",
         with_certificate(mongooses(), not_before=NOW - 87 * DAY, not_after=NOW + 3 * DAY),
     ),

@@ -21,7 +21,7 @@ def limited(directory: Path, node: DemoNode, route: Route, *, rate: float, patie
         domain=("localhost",),
         route=route,
         workers=1,
-        backends=FileBackends(str(nodes_file(directory, [node]))),
+        backends=FileBackends(str(nodes_file(directory, [node], a="inter=1h"))),
         control=directory / "c.sock",
         logins_per_second=rate,
         timeouts=Timeouts(admission_timeout=patience),
@@ -74,9 +74,11 @@ async def test_who_can_t_be_served_in_time_is_told_and_who_left_is_not_waited_fo
             await _ask_for_the_node(third, route)
             assert await third.error() == "resource-constraint"
             leaving.abandon()
+            before = node.accepted
             await proxy.console.settings.set("logins-per-second", ["100"])
             assert await _has_heard_of_it(second, route)
             await until(lambda: len(proxy.registry) == 2)
+            assert node.accepted == before + 1, "the node never hears of who has left"
 
 
 async def _ask_for_the_node(raw: Raw, route: Route) -> None:

@@ -43,6 +43,7 @@ class Need(StrEnum):
     NGINX = "nginx"
     GO_SENDXMPP = "go-sendxmpp"
     PROMTOOL = "promtool"
+    FISH = "fish"
 
 
 def which(program: str) -> str | None:

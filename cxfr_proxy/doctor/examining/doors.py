@@ -27,8 +27,9 @@ from cxfr_proxy.xmpp.opening.header import read_header
 TOLD_PORT: Final = 9
 """The client's port in the doctor's PROXY headers, which no connection has by itself (discard, RFC 863): so a node that
 has read the header is told from one that looks at the connection."""
-FAULTS: Final = (EntryRefused, NodeError, OSError, trio.TooSlowError)
-"""All that can go wrong on a node's side, or on the way there."""
+FAULTS: Final = (Exception,)
+"""All that can go wrong with one node: on its side, on the way there, or in this program, by what the node answers.
+None of it hides another node; :func:`why` tells which it was."""
 
 
 def why(exc: BaseException) -> str:

@@ -64,14 +64,11 @@ class SessionRound:
 
     async def _follow(self, place: Place) -> None:
         name = place.spec.name
-        try:
-            await self._begin(place)
-            session = self._resumable.get(name)
-            if session is not None:
-                await trio.sleep(_YOUNG_SECONDS)
-                await self._move(session, name, self._next_of(name))
-        except Exception as exc:  # as in a look without a login
-            self.seen.sessions[name] = SessionFacts(refused=why(exc))
+        await self._begin(place)
+        session = self._resumable.get(name)
+        if session is not None:
+            await trio.sleep(_YOUNG_SECONDS)
+            await self._move(session, name, self._next_of(name))
 
     # --- a session on each node
 

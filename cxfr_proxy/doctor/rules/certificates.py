@@ -80,8 +80,11 @@ def _node_soon(facts: ClusterFacts) -> Iterator[Symptom]:
 
 
 def _is_misnamed(node: NodeFacts, certificate: SeenCertificate) -> bool:
+    if node.tls is not None and node.tls.misnamed:
+        return True
     name = wanted_name(node)
-    return (node.tls is not None and node.tls.misnamed) or (name is not None and not certificate.covers(name))
+    # Of the addresses in a certificate only OpenSSL knows.
+    return name is not None and not _is_ip_address(name) and not certificate.covers(name)
 
 
 def _node_name(facts: ClusterFacts) -> Iterator[Symptom]:
