@@ -28,7 +28,9 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, NamedTuple, TextIO
+from typing import Final, TextIO
+
+from msgspec import Struct
 
 from cxfr_proxy.log_latest import SHOWN, LatestEvents, is_kept
 from cxfr_proxy.log_sums import FieldValue, Sums
@@ -65,7 +67,7 @@ _RECORD_ATTRIBUTE: Final = "cxfr_proxy_fields"
 _log = logging.getLogger(__name__)
 
 
-class _Origin(NamedTuple):
+class _Origin(Struct, frozen=True, gc=False):
     """Where an event comes from. ``at`` in seconds since the epoch."""
 
     at: float

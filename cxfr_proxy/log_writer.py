@@ -17,7 +17,9 @@ import os
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 WHOLE_BYTES: Final = 4096
 MAX_WAITING_BYTES: Final = 4 << 20
@@ -29,7 +31,7 @@ RETRY_SECONDS: Final = 5.0
 """The pause after a line could not be written, until the loss is reported without waiting for a further line."""
 
 
-class _Line(NamedTuple):
+class _Line(Struct, frozen=True, gc=False):
     data: bytes
     counts: int = 1
     """How many lines this one counts for if it is lost: a line that reports others stands for them."""
@@ -89,8 +91,9 @@ class LineWriter:
         return self._thread is None or self._idle.wait(seconds)
 
     def _queue(self, line: _Line) -> None:
+        if not self._waiting_bytes:
+            self._idle.clear()
         self._waiting_bytes += len(line.data)
-        self._idle.clear()
         self._lines.put(line)
 
     def _queue_lost(self) -> None:

@@ -51,12 +51,12 @@ def _unicode_key(user: str) -> str:
 
 def domain_key(domain: str) -> str:
     """Return the key of a domain."""
+    return _domain_key(domain) if len(domain) <= _MAX_CHARACTERS else domain.lower().removesuffix(".")
+
+
+@functools.lru_cache(maxsize=1024)  # a login asks four times, and a site has few domains
+def _domain_key(domain: str) -> str:
     key = domain.lower()
-    # Nearly all: ASCII, with nothing in it that hides Unicode, no dot at the end, no address.
-    if len(key) <= _MAX_CHARACTERS and key.isascii() and key[-1:] not in (".", "]") and "xn--" not in key:
-        return key
-    if len(key) > _MAX_CHARACTERS:
-        return key.removesuffix(".")
     if not key.isascii():
         # All of IDNA's dots: the ideographic one is left by NFKC (UTS 46 section 2.3).
         key = _folded(domain).replace("\u3002", ".")

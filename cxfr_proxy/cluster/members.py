@@ -26,6 +26,8 @@ _TOLD: Final = frozenset(
     ("admin_state", "features", "health", "removed", "session_outlook", "spec", "to_restart", "warm_up")
 )
 """The attributes of a node whose change is reported."""
+_READY: Final = AdminState.READY
+_UP: Final = Health.UP
 
 
 class UnknownNode(ConfigError):
@@ -124,7 +126,7 @@ class Node:
     @property
     def leaving(self) -> bool:
         """Return whether its sessions have to leave."""
-        return self.removed or self.admin_state is not AdminState.READY
+        return self.removed or self.admin_state is not _READY
 
     @property
     def accepts_new(self) -> bool:
@@ -133,7 +135,7 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        return self.accepts_new and self.health is Health.UP
+        return self.accepts_new and self.health is _UP
 
     def set_admin_state(self, admin_state: AdminState) -> None:
         """Set the admin state at run time: it holds until the node's ``state=`` is changed in its source."""

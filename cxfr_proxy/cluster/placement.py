@@ -45,6 +45,9 @@ class PlacementPolicy(StrEnum):
     """The first node in the source's order that is not full; users have no home."""
 
 
+_RENDEZVOUS: Final = PlacementPolicy.RENDEZVOUS
+
+
 @dataclass(frozen=True, slots=True)
 class PlacementPolicies:
     """Policies. ``by_domain`` is by :func:`~cxfr_proxy.spellings.domain_key`; all other domains have the ``usual``
@@ -106,14 +109,16 @@ class Placement:
         domain = domain_key(domain)
         policy = self._policies.of(domain)
         ranked: list[Node] = []
-        if policy is PlacementPolicy.RENDEZVOUS and user is not None:
-            ranked = [node for node in self._draws(user, domain) if node.name not in exclude]
+        if policy is _RENDEZVOUS and user is not None:
+            ranked = self._draws(user, domain)
+            if exclude:
+                ranked = [node for node in ranked if node.name not in exclude]
         if not ranked:
             candidates = self._cluster.candidates(exclude, domain=domain)
             if policy is PlacementPolicy.FIRST_AVAILABLE:
                 ranked = candidates
             else:
-                ranked = rank(user if policy is PlacementPolicy.RENDEZVOUS else None, candidates, sessions)
+                ranked = rank(user if policy is _RENDEZVOUS else None, candidates, sessions)
         if up_only and ranked and not ranked[0].usable:
             return []  # candidates are all up, or none is
         name = self._assigned(user) if user is not None else None
@@ -139,9 +144,7 @@ class Placement:
         home = next(iter(self.rank(user, domain, _NOBODY_ANYWHERE, up_only=True)), None)
         if home is None or is_full(home, sessions):
             return None
-        has_one = (
-            self._policies.of(domain_key(domain)) is PlacementPolicy.RENDEZVOUS or self._assigned(user) == home.name
-        )
+        has_one = self._policies.of(domain_key(domain)) is _RENDEZVOUS or self._assigned(user) == home.name
         return home if has_one else None
 
     def floats(self, user: str, domain: str) -> bool:

@@ -48,6 +48,9 @@ class Verdict(Enum):
     """The connection has ended or is broken; there is nothing to wait for."""
 
 
+_WAIT_READABLE: Final = Verdict.WAIT_READABLE
+
+
 class TransportFault(OSError):
     """The peer has broken a rule of what lies between the socket and the stream (WebSocket).
 
@@ -254,9 +257,9 @@ class TlsTransport(ssl.SSLSocket):
 
     def judge(self, exc: OSError, doing: Verdict) -> Verdict:
         if isinstance(exc, ssl.SSLWantReadError):
-            return Verdict.WAIT_READABLE
+            return _WAIT_READABLE
         if isinstance(exc, ssl.SSLWantWriteError):
-            if doing is Verdict.WAIT_READABLE:
+            if doing is _WAIT_READABLE:
                 self.wants_write = True
             return Verdict.WAIT_WRITABLE
         # Nothing else means "not now", not even BlockingIOError: Python may report a broken connection by an errno that

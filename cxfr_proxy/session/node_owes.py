@@ -63,6 +63,7 @@ class End(Enum):
 _NOTHING: Final = Owes.NOTHING
 _GREETING: Final = Owes.GREETING
 _ANSWER: Final = Owes.ANSWER
+_RESOURCE: Final = Owes.RESOURCE
 
 _COUNTS: Final[Mapping[End, frozenset[Owes]]] = {
     End.HANG_UP: frozenset((Owes.GREETING, Owes.RESOURCE)),
@@ -100,7 +101,7 @@ class Turn:
             self.odd |= self._asked
             self._asked = True
         elif self.owes is _NOTHING:
-            self._owe(Owes.RESOURCE if proved else _ANSWER, now)
+            self._owe(_RESOURCE if proved else _ANSWER, now)
         else:
             self.odd = True
 

@@ -20,6 +20,7 @@ from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 _DUE: Final = Features.DUE
 _PROXYS: Final = Features.PROXYS
 _SEEN: Final = Features.SEEN
+_RESOURCE: Final = Owes.RESOURCE
 
 MAX_SILENT: Final = 2
 """Nodes that may fail to greet a client before the client is refused."""
@@ -107,7 +108,7 @@ class Opening:
             turn.accepted(now, restarts=False)
         elif verdict.hold_client is False:
             turn.answered(challenges=verdict.failed is None)
-        elif turn.owes is Owes.RESOURCE:
+        elif turn.owes is _RESOURCE:
             turn.answered()
 
     def see_features(self) -> None:

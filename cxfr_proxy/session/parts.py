@@ -54,6 +54,10 @@ _WHERE: Final = {
 
 _NEGOTIATING: Final = State.NEGOTIATING
 _BOUND: Final = State.BOUND
+_TRANSFERRING: Final = State.TRANSFERRING
+_CLOSED: Final = State.CLOSED
+_BINDS: Final = Transition.BINDS
+_STOPPED: Final = Reason.STOPPED
 _CLIENT: Final = Side.CLIENT
 _NODE: Final = Side.NODE
 
@@ -97,6 +101,7 @@ class Parts:
         "domain",
         "exchange",
         "fast",
+        "negotiating",
         "negotiation",
         "node",
         "now",
@@ -120,6 +125,9 @@ class Parts:
         self.negotiation = negotiation
         self.accounting = Accounting(negotiation.management)
         self.opening: Opening | None = opening
+        self.negotiating: Opening | None = opening
+        """The opening, while client and node negotiate; ``None`` also while a session ends that has never been
+        bound."""
         self.transfer: TransferAttempt | None = None
         self.exchange: Exchange | None = None
         self.stand_in: StandIn | None = None
@@ -127,7 +135,7 @@ class Parts:
         self.closing: Closing | None = None
         self.deadline: float | None = None
         self.fast: list[Lane | None] = [None, None]
-        self.reason = Reason.STOPPED
+        self.reason = _STOPPED
         self.condition: str | None = None
         self.now = 0.0
         self._out: list[SessionCommand] | None = None  # an idle session keeps no list
@@ -191,10 +199,10 @@ class Parts:
         if after is None:
             raise AssertionError(f"no way from {before} by {transition}")
         if after is not before:
-            self.state = after
+            self.state, self.negotiating = after, None  # no way leads back
             # A replay goes on to its end, or a client that is leaving would get those stanzas twice.
             is_replaying = self.exchange is not None and self.exchange.state is Exchanging.REPLAYING
-            if after is State.CLOSED or not is_replaying:
+            if after is _CLOSED or not is_replaying:
                 self.drop_exchange()
             self.choose_reading()
 
@@ -221,12 +229,6 @@ class Parts:
         return self.exchange is not None or self.stand_in is not None
 
     @property
-    def negotiating(self) -> Opening | None:
-        """The opening, while client and node negotiate; ``None`` also while a session ends that has never been
-        bound."""
-        return self.opening if self.state is _NEGOTIATING else None
-
-    @property
     def broken(self) -> bool:
         """Whether the connection to the node is gone, and another one is waited for."""
         return self.exchange is not None and self.exchange.broken
@@ -246,7 +248,7 @@ class Parts:
         self.node.come_into_use(max_held_bytes=limits.max_element_down)
         self.opening = None
         self.negotiation.end_attempt()
-        self.go(Transition.BINDS)
+        self.go(_BINDS)
 
     def begin_transfer(self, order: Order) -> TransferAttempt:
         """Begin to move the client; :attr:`transfer` from here on."""
@@ -361,7 +363,7 @@ class Parts:
         bound = self.state is _BOUND
         # Bytes may pass without a look only while nothing can come of an element: in use, and with both ends there.
         up = (bound or (transfer is not None and transfer.is_migration)) and node.writable and not client.held
-        asked = self.state is State.TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
+        asked = self.state is _TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
         # While the client is asked, the node's stanzas still pass unseen, but not while the request waits for a
         # boundary to be put in at, and not while a new leg is only asked for the session or sends stanzas again.
         down = (bound or asked) and node.wanted and self.unquestioned and not on_new_leg

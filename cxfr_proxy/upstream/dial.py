@@ -53,6 +53,7 @@ _FINDINGS: Final = {
 
 _BREAKS: Final = (EOFError, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
+_NO_TLS: Final = NodeTls.NONE
 _NOBODY: Final = ProxiedConnection(None, None)
 """The connection in whose name a check is made."""
 
@@ -129,7 +130,7 @@ class Dialer:
                 told = (client or _NOBODY).or_between(*proxy_protocol.own_ends(plain))
                 # The header has to come first, before TLS. A new socket takes it at once.
                 await endpoint.send_all(proxy_protocol.header(spec.send_proxy, told))
-            if spec.tls is not NodeTls.NONE:
+            if spec.tls is not _NO_TLS:
                 with waits.time_limit(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:
                         await self.probe_stream(endpoint).ask_for_tls(domain)

@@ -95,14 +95,10 @@ class Router:
         # Now, since a PROXY header may tell the node.
         session_id = self._registry.new_id()
         for node in (node for node in ranked if node.name not in silent):
-            usable = node.usable
             # Counted from here on, or a burst of logins would all see the same emptiest node.
             with self._registry.expecting(node.name):
-                if self._admission.limits:
-                    admit = partial(self._admission.admit, node.name, arrival.address, waiting.has_hung_up)
-                    await waiting.waits.in_trio(admit)
-                if usable and not node.usable:
-                    continue  # it went down, or its drain began, while the client waited for its turn
+                if self._admission.limits and not await self._admit(node, arrival, waiting):
+                    continue
                 tells = node.spec.send_proxy is not None
                 client = arrival.passed_on(waiting.transport, session_id) if tells else None
                 try:
@@ -114,6 +110,12 @@ class Router:
                     continue
             return ReachedNode(node, endpoint, session_id)
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
+
+    async def _admit(self, node: Node, arrival: Arrival, waiting: Endpoint) -> bool:
+        """Wait until it is the client's turn; false: the node went down meanwhile, or its drain began."""
+        usable = node.usable
+        await waiting.waits.in_trio(partial(self._admission.admit, node.name, arrival.address, waiting.has_hung_up))
+        return node.usable or not usable
 
     async def log_in(self, dial: Dial, client: ProxiedConnection, waits: Waits) -> tuple[Endpoint, NodeLeg]:
         """Return a connection to that one node, on which that user is logged in and a session can be resumed.

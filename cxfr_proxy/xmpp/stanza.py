@@ -139,14 +139,15 @@ def child(element: Element, namespace: str, local: str) -> Element | None:
     return element.find(qualified(namespace, local))
 
 
+_OPENING: Final = f"<?xml version='1.0'?><stream:stream xmlns='{names.CLIENT}' xmlns:stream='{names.STREAM}'"
+
+
 def stream_header(*, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None) -> bytes:
     """Return an opening tag of a ``jabber:client`` stream (RFC 6120 section 4.7). ``None`` leaves an attribute out."""
-    header = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
-    header += " version='1.0'"
-    for name, value in (("from", from_), ("to", to), ("id", stream_id), ("xml:lang", lang)):
-        if value is not None:
-            header += f" {name}={quoted(value)}"
-    return f"{header}>".encode()
+    addresses = _addresses(from_, to)
+    identity = f" id={quoted(stream_id)}" if stream_id is not None else ""
+    language = f" xml:lang={quoted(lang)}" if lang is not None else ""
+    return f"{_OPENING} version='1.0'{addresses}{identity}{language}>".encode()
 
 
 def stream_error(
@@ -173,10 +174,15 @@ def stream_condition(error: Element) -> str:
 
 def ping(iq_id: str, *, to: str | None, from_: str | None = None) -> bytes:
     """Return a ping (XEP-0199). A client that doesn't know it answers as well, by an error."""
-    addresses = "".join(f" {name}={quoted(jid)}" for name, jid in (("from", from_), ("to", to)) if jid is not None)
     return (
-        f"<iq xmlns='{names.CLIENT}' type='get' id={quoted(iq_id)}{addresses}><ping xmlns='{names.PING}'/></iq>"
+        f"<iq xmlns='{names.CLIENT}' type='get' id={quoted(iq_id)}{_addresses(from_, to)}>"
+        f"<ping xmlns='{names.PING}'/></iq>"
     ).encode()
+
+
+def _addresses(from_: str | None, to: str | None) -> str:
+    sender = f" from={quoted(from_)}" if from_ is not None else ""
+    return f"{sender} to={quoted(to)}" if to is not None else sender
 
 
 def error_reply(stanza: Element, condition: StanzaCondition, error_type: str, text: str) -> bytes | None:

@@ -11,7 +11,6 @@ elements inside the text, two initial responses.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import functools
 import re
@@ -156,10 +155,10 @@ def _decoded(text: str) -> bytes | None:
     if text in ("", "="):  # "=" is a message of no bytes (RFC 6120 section 6.4.2)
         return None
     try:
-        said = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
+        said = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as exc:  # binascii.Error is one
         raise Unreadable(SaslFault.INCORRECT_ENCODING) from exc
-    if base64.b64encode(said).decode() != text:
+    if binascii.b2a_base64(said, newline=False).decode() != text:
         raise Unreadable(SaslFault.INCORRECT_ENCODING)
     return said
 
