@@ -26,9 +26,9 @@ from cxfr_proxy.net.connection_limit import raise_descriptor_limit
 from cxfr_proxy.net.inherited import InheritedSockets, given_by_service_manager
 from cxfr_proxy.process_title import name_process
 from cxfr_proxy.service_manager import ServiceManager
-from cxfr_proxy.supervisor.predecessor import Predecessor
-from cxfr_proxy.supervisor.successor import Program
 from cxfr_proxy.supervisor.supervisor import Supervisor
+from cxfr_proxy.supervisor.upgrading.predecessor import Predecessor
+from cxfr_proxy.supervisor.upgrading.successor import Program
 from cxfr_proxy.tasks import Task, isolated, start
 from cxfr_proxy.worker.in_process import InProcessWorkers
 from cxfr_proxy.worker.launch import WorkerProcesses

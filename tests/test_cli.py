@@ -18,11 +18,11 @@ from relay_tools import write_pem
 
 from cxfr_proxy import __main__ as program
 from cxfr_proxy import __version__, events, log_hooks
-from cxfr_proxy.admin.callers import Role
-from cxfr_proxy.admin.commands import COMMANDS
+from cxfr_proxy.admin.commands.callers import Role
+from cxfr_proxy.admin.commands.table import COMMANDS
+from cxfr_proxy.admin.commands.views import VIEWS
 from cxfr_proxy.admin.http.tokens import parse_tokens
 from cxfr_proxy.admin.text import duration, table
-from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.cli import main
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.source import ConfigSource

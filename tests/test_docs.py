@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 import cxfr_proxy
-from cxfr_proxy.admin.commands import COMMANDS
+from cxfr_proxy.admin.commands.table import COMMANDS
 from cxfr_proxy.cluster.nodes import OPTIONS
 from cxfr_proxy.doctor import reference
 from cxfr_proxy.log_latest import SHOWN

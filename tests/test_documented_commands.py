@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.commands.table import Command
 from cxfr_proxy.cli.exit_codes import MEANINGS
 from cxfr_proxy.cli.hints import check_words
 from cxfr_proxy.cli.parser import PROGRAM, build_parser, joined

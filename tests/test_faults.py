@@ -24,9 +24,9 @@ from relay_twins import Deaf
 from trio.testing import MockClock, memory_stream_pair
 
 from cxfr_proxy import proxy as running
+from cxfr_proxy.admin.console.history import History
 from cxfr_proxy.admin.control import server as control_server
 from cxfr_proxy.admin.control.client import Result, call
-from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.http.server import HttpServer
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.backends import EtcdBackends, FileBackends, parse_url
@@ -48,19 +48,19 @@ from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import Queue
-from cxfr_proxy.supervisor.link import Link
-from cxfr_proxy.supervisor.node_states import NodeUpdates
+from cxfr_proxy.supervisor.orders.rolls import Rolls
+from cxfr_proxy.supervisor.orders.state_keeper import StateKeeper
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
-from cxfr_proxy.supervisor.reloading import Reloading
-from cxfr_proxy.supervisor.rolling_restart import RollingRestart
-from cxfr_proxy.supervisor.rolls import Rolls
+from cxfr_proxy.supervisor.reading.reloading import Reloading
+from cxfr_proxy.supervisor.reading.user_list import UserList
 from cxfr_proxy.supervisor.service_reports import ServiceReports
-from cxfr_proxy.supervisor.state_keeper import StateKeeper
-from cxfr_proxy.supervisor.successor import Upgrades
-from cxfr_proxy.supervisor.user_list import UserList
+from cxfr_proxy.supervisor.upgrading.successor import Upgrades
 from cxfr_proxy.supervisor.vacancy import Vacancy
-from cxfr_proxy.supervisor.worker_slots import WorkerSlots
-from cxfr_proxy.supervisor.workers import Grants, Workers
+from cxfr_proxy.supervisor.workers.link import Link
+from cxfr_proxy.supervisor.workers.node_states import NodeUpdates
+from cxfr_proxy.supervisor.workers.rolling_restart import RollingRestart
+from cxfr_proxy.supervisor.workers.worker_slots import WorkerSlots
+from cxfr_proxy.supervisor.workers.workers import Grants, Workers
 from cxfr_proxy.tasks import Task
 from cxfr_proxy.transfers.drains import Drains
 from cxfr_proxy.transfers.mover import Mover

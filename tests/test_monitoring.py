@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 from real.programs import Need, require
 
+from cxfr_proxy.admin.console.reloads import ReloadPart
 from cxfr_proxy.admin.metrics.table import METRICS, Metric, MetricType
-from cxfr_proxy.admin.reloads import ReloadPart
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.net.tls_failures import TlsFailure
 from cxfr_proxy.session.commands import Outcome, Side

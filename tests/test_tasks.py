@@ -22,11 +22,11 @@ OUTSIDE: Final = ("demo", "plugins")
 BARE: Final = {
     "tasks.py": 2,  # what all others use
     "worker/worker.py": 2,  # the worker's own two halves: without either it is no worker, and is replaced
-    "supervisor/link.py": 2,  # one worker's, inside Task.WORKER
+    "supervisor/workers/link.py": 2,  # one worker's, inside Task.WORKER
     "ipc/channel.py": 1,  # of one channel: its worker ends with it
-    "supervisor/worker_slots.py": 1,  # at the start, where a worker that does not come up is the operator's to know
+    "supervisor/workers/worker_slots.py": 1,  # at the start: the operator has to know of a worker that does not come up
     "supervisor/supervisor.py": 1,  # inside Task.USER_MAP
-    "supervisor/workers.py": 1,  # of one command
+    "supervisor/workers/workers.py": 1,  # of one command
     "admin/control/server.py": 1,  # of one command
     "net/listen.py": 1,  # the inside of each is Task.ACCEPT
     "cluster/sources/etcd.py": 1,  # inside Task.ETCD

@@ -12,7 +12,7 @@ import pytest
 
 from cxfr_proxy.config.control_places import control_places
 from cxfr_proxy.config.table import Config
-from cxfr_proxy.supervisor.worker_slots import PATIENCE_SECONDS
+from cxfr_proxy.supervisor.workers.worker_slots import PATIENCE_SECONDS
 
 UNITS: Final = Path(__file__).parents[1] / "packaging" / "systemd"
 SERVICE: Final = (UNITS / "cxfr-proxy.service").read_text("utf-8")

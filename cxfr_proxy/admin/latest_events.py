@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from cxfr_proxy import events
-from cxfr_proxy.admin.rows import ErrorRow, EventRow
+from cxfr_proxy.admin.rows.rows import ErrorRow, EventRow
 
 _OF: Final = " of "
 SUPERVISOR: Final = "supervisor"

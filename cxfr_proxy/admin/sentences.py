@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from cxfr_proxy.admin.answers import MessageRow, ReloadFaults, SingleAnswer
-from cxfr_proxy.admin.codec import as_json
-from cxfr_proxy.admin.order_rows import (
+from cxfr_proxy.admin.commands.views import COLUMNS_OF_PLANS
+from cxfr_proxy.admin.rows.answers import MessageRow, ReloadFaults, SingleAnswer
+from cxfr_proxy.admin.rows.codec import as_json
+from cxfr_proxy.admin.rows.order_rows import (
     DrainPlan,
     DrainProgress,
     ForetoldRestart,
@@ -23,7 +24,6 @@ from cxfr_proxy.admin.order_rows import (
     UpgradeStep,
 )
 from cxfr_proxy.admin.text import clean, duration, table, width
-from cxfr_proxy.admin.views import COLUMNS_OF_PLANS
 
 _WIDEST_BAR = 40
 _NARROWEST_BAR = 8

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeGuard
 
-from cxfr_proxy.admin.views import Column, Style
+from cxfr_proxy.admin.commands.views import Column, Style
 from cxfr_proxy.events import escaped
 
 RowJson = Mapping[str, object]

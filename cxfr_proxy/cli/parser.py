@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
 from cxfr_proxy import __version__
-from cxfr_proxy.admin.arguments import Argument
-from cxfr_proxy.admin.callers import Role
-from cxfr_proxy.admin.commands import COMMANDS, SHOW, Command, Topic
+from cxfr_proxy.admin.commands.arguments import Argument
+from cxfr_proxy.admin.commands.callers import Role
+from cxfr_proxy.admin.commands.table import COMMANDS, SHOW, Command, Topic
 from cxfr_proxy.config.settings import Group, Setting
 from cxfr_proxy.config.table import SETTINGS, setting_named
 from cxfr_proxy.errors import ConfigError

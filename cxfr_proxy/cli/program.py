@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from cxfr_proxy import events, log_hooks, signals
-from cxfr_proxy.admin.callers import Role
-from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.commands.callers import Role
+from cxfr_proxy.admin.commands.table import Command
 from cxfr_proxy.admin.text import clean
 from cxfr_proxy.cli.checking import check
 from cxfr_proxy.cli.exit_codes import INTERRUPTED, MISTAKE, NO_PROXY, OK, UNREAD
@@ -163,7 +163,7 @@ def _demo(clients: str, seed: str, trigger: str) -> int:
 
 def _serve(source: ConfigSource) -> int:
     from cxfr_proxy.proxy import run
-    from cxfr_proxy.supervisor.handover import taking_the_place_of_another
+    from cxfr_proxy.supervisor.upgrading.handover import taking_the_place_of_another
 
     with taking_the_place_of_another(os.environ) as handover:
         config = source.read()

@@ -17,9 +17,9 @@ from typing import Final
 import trio
 from msgspec.structs import replace
 
-from cxfr_proxy.admin.codec import as_json, read_answer
 from cxfr_proxy.admin.control import client
-from cxfr_proxy.admin.order_rows import RollProgress
+from cxfr_proxy.admin.rows.codec import as_json, read_answer
+from cxfr_proxy.admin.rows.order_rows import RollProgress
 from cxfr_proxy.cli.screen import AnswerScreen
 from cxfr_proxy.cli.speaking import Conversation
 from cxfr_proxy.cluster.roll import RollStep

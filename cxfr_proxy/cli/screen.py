@@ -11,10 +11,16 @@ from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from cxfr_proxy.admin import sentences
-from cxfr_proxy.admin.codec import read_answer
-from cxfr_proxy.admin.order_rows import DrainProgress, RebalanceProgress, RestartProgress, RollProgress, UpgradeProgress
+from cxfr_proxy.admin.commands.views import View
+from cxfr_proxy.admin.rows.codec import read_answer
+from cxfr_proxy.admin.rows.order_rows import (
+    DrainProgress,
+    RebalanceProgress,
+    RestartProgress,
+    RollProgress,
+    UpgradeProgress,
+)
 from cxfr_proxy.admin.text import clean, cut, record, table
-from cxfr_proxy.admin.views import View
 from cxfr_proxy.cli.time_left import TimeLeft
 
 PROGRESS: Final = (DrainProgress, RebalanceProgress, RestartProgress, RollProgress, UpgradeProgress)

@@ -10,11 +10,11 @@ from typing import Final, NoReturn
 
 import trio
 
-from cxfr_proxy.admin.answers import ReloadFaults
-from cxfr_proxy.admin.codec import read_answer
-from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.commands.table import Command
 from cxfr_proxy.admin.control import client
-from cxfr_proxy.admin.order_rows import DrainPlan, RollPlan
+from cxfr_proxy.admin.rows.answers import ReloadFaults
+from cxfr_proxy.admin.rows.codec import read_answer
+from cxfr_proxy.admin.rows.order_rows import DrainPlan, RollPlan
 from cxfr_proxy.cli.exit_codes import FAULTS, INTERRUPTED, OK, UNFINISHED
 from cxfr_proxy.cli.screen import PROGRESS, AnswerScreen, WatchScreen
 from cxfr_proxy.errors import ConfigError, NoProxy

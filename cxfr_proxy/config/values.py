@@ -1,7 +1,7 @@
 """How an operator writes a value, and how the proxy writes it back.
 
 A :class:`ValueType` is a row's column, not a row: settings (:mod:`cxfr_proxy.config.table`) and the arguments of
-commands (:mod:`cxfr_proxy.admin.commands`) share them, so that a time is written the same way on a flag, in
+commands (:mod:`cxfr_proxy.admin.commands.table`) share them, so that a time is written the same way on a flag, in
 the settings file and in a request on the control socket. All three arrive here as text; what a refusal says
 is made here as well.
 """

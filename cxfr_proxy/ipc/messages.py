@@ -63,7 +63,7 @@ class NodeState(Part, frozen=True):
 
 class Nodes(Message, frozen=True):
     """Nodes that have changed, or a part of them: all count once the ``last`` part is there
-    (:mod:`cxfr_proxy.supervisor.node_states`).
+    (:mod:`cxfr_proxy.supervisor.workers.node_states`).
 
     It also tells the worker to act: sessions of nodes that are leaving are to be moved, as the nodes' stage has it, and
     sessions that are elsewhere than they belong as ``rebalance`` has it; ``None``: none is running.

@@ -1,8 +1,8 @@
 """The questions that the supervisor asks all workers, a row each: what it says, and how the replies become one.
 
 To ask something new, add its question and its reply here, and how a worker answers to :mod:`cxfr_proxy.worker.queries`.
-Nothing between the two knows it: :meth:`cxfr_proxy.supervisor.workers.Workers.ask` sends any question to all workers,
-and includes their replies, as they come, in a reply that is empty at first.
+Nothing between the two knows it: :meth:`cxfr_proxy.supervisor.workers.workers.Workers.ask` sends any question to all
+workers, and includes their replies, as they come, in a reply that is empty at first.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, TypeVar, Union
 
 import msgspec
 
-from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.admin.rows import EventRow, SessionDetailsRow, TransferRow
+from cxfr_proxy.admin.rows.filters import SessionFilter
+from cxfr_proxy.admin.rows.rows import EventRow, SessionDetailsRow, TransferRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config
@@ -51,8 +51,8 @@ class StateCounts(WorkerReply):
 
 class SessionRows(WorkerReply):
     """Sessions that match: when each that is shown began, and the JSON of its
-    :class:`~cxfr_proxy.admin.rows.SessionRow`, which only passes through. ``matching``: how many there are, shown or
-    not.
+    :class:`~cxfr_proxy.admin.rows.rows.SessionRow`, which only passes through. ``matching``: how many there are,
+    shown or not.
 
     The times are the machine's clock, :func:`time.monotonic`: workers answer at different moments, so ages would not
     tell the order.

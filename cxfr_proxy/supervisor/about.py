@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from typing import Final
 
 from cxfr_proxy import __version__, events
+from cxfr_proxy.admin.console.parts import Peers
 from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.status import StoppingProxy
 from cxfr_proxy.admin.latest_events import SUPERVISOR, event_rows
-from cxfr_proxy.admin.live_rows import SummaryRow
-from cxfr_proxy.admin.parts import Peers
-from cxfr_proxy.admin.rows import EventRow, InfoRow
+from cxfr_proxy.admin.rows.live_rows import SummaryRow
+from cxfr_proxy.admin.rows.rows import EventRow, InfoRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay import engine
-from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.xmpp.framing import framer
 
 _EARLIER_EVENTS: Final = 1000
@@ -28,7 +28,7 @@ _EARLIER_EVENTS: Final = 1000
 
 
 class AboutProxy:
-    """The console's :class:`~cxfr_proxy.admin.parts.About`."""
+    """The console's :class:`~cxfr_proxy.admin.console.parts.About`."""
 
     def __init__(
         self,

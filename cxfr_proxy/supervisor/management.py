@@ -14,13 +14,20 @@ from typing import Final, Protocol
 import trio
 
 from cxfr_proxy import __version__
-from cxfr_proxy.admin import commands
-from cxfr_proxy.admin.clients import ClientControl
-from cxfr_proxy.admin.console import Console
+from cxfr_proxy.admin.commands.table import UPGRADE, execute
+from cxfr_proxy.admin.console.clients import ClientControl
+from cxfr_proxy.admin.console.console import Console
+from cxfr_proxy.admin.console.drains import DrainControl
+from cxfr_proxy.admin.console.history import History
+from cxfr_proxy.admin.console.nodes import NodeControl
+from cxfr_proxy.admin.console.pins import PinControl
+from cxfr_proxy.admin.console.rebalances import RebalanceControl
+from cxfr_proxy.admin.console.reloads import ReloadPart, Reloads
+from cxfr_proxy.admin.console.rolls import RollControl
+from cxfr_proxy.admin.console.upgrades import UpgradeControl
+from cxfr_proxy.admin.console.workers import WorkerControl
 from cxfr_proxy.admin.control.server import ControlDoor
-from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.feed import ChangeFeed
-from cxfr_proxy.admin.history import History
 from cxfr_proxy.admin.http.access import Access
 from cxfr_proxy.admin.http.api import HttpApi
 from cxfr_proxy.admin.http.certificate import HttpCertificate
@@ -29,13 +36,6 @@ from cxfr_proxy.admin.http.server import http_listeners, serve_http
 from cxfr_proxy.admin.http.site import Site
 from cxfr_proxy.admin.http.status import ProxyStatus, StoppingProxy
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
-from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.pins import PinControl
-from cxfr_proxy.admin.rebalances import RebalanceControl
-from cxfr_proxy.admin.reloads import ReloadPart, Reloads
-from cxfr_proxy.admin.rolls import RollControl
-from cxfr_proxy.admin.upgrades import UpgradeControl
-from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.cluster.members import Cluster
@@ -52,22 +52,22 @@ from cxfr_proxy.relay import engine
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.supervisor.about import AboutProxy
-from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
-from cxfr_proxy.supervisor.drains import NodeDrainer
-from cxfr_proxy.supervisor.handover import GivenSocket
-from cxfr_proxy.supervisor.node_list import NodeList
+from cxfr_proxy.supervisor.orders.auto_rebalance import AutoRebalancer
+from cxfr_proxy.supervisor.orders.drains import NodeDrainer
+from cxfr_proxy.supervisor.orders.rolls import Rolls
+from cxfr_proxy.supervisor.orders.state_keeper import StateKeeper
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
-from cxfr_proxy.supervisor.reloading import Reloading, SettingsFollower
-from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
-from cxfr_proxy.supervisor.rolls import Rolls
-from cxfr_proxy.supervisor.served_files import ServedFiles
+from cxfr_proxy.supervisor.reading.node_list import NodeList
+from cxfr_proxy.supervisor.reading.reloading import Reloading, SettingsFollower
+from cxfr_proxy.supervisor.reading.served_files import ServedFiles
+from cxfr_proxy.supervisor.reading.user_list import MapFollower, UserList
 from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.startup_log import announce
-from cxfr_proxy.supervisor.state_keeper import StateKeeper
-from cxfr_proxy.supervisor.successor import Upgrades
-from cxfr_proxy.supervisor.user_list import MapFollower, UserList
+from cxfr_proxy.supervisor.upgrading.handover import GivenSocket
+from cxfr_proxy.supervisor.upgrading.successor import Upgrades
 from cxfr_proxy.supervisor.vacancy import Vacancy
-from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.supervisor.workers.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.tasks import Task, start
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.common_features import CommonFeatures
@@ -250,7 +250,7 @@ class Management:
 
         Raises :class:`ConfigError`, alone or in a group, where an inherited socket has lost its file.
         """
-        await services.start(self._door.serve, partial(commands.execute, self.console))
+        await services.start(self._door.serve, partial(execute, self.console))
         await services.start(self._operate, room)
 
     async def _operate(self, room: int, *, task_status: trio.TaskStatus[None]) -> None:
@@ -296,7 +296,7 @@ class Management:
         self._automatic.active = False
         self._operations.rebalances.stop()
         self._operating.cancel()
-        self._door.give_away(staying=commands.UPGRADE)
+        self._door.give_away(staying=UPGRADE)
 
     async def wait_closed(self) -> None:
         """Wait until whoever watches the upgrade has been told of its end."""

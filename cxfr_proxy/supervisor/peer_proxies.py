@@ -18,8 +18,8 @@ from typing import Protocol
 
 import trio
 
-from cxfr_proxy.admin.parts import AutoRebalance
-from cxfr_proxy.admin.rows import ProxyRow, SourceRow
+from cxfr_proxy.admin.console.parts import AutoRebalance
+from cxfr_proxy.admin.rows.rows import ProxyRow, SourceRow
 from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
 from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.cluster.members import Cluster
@@ -28,7 +28,7 @@ from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import NodeSource, Shared
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import user_key
-from cxfr_proxy.supervisor.drains import NodeDrainer
+from cxfr_proxy.supervisor.orders.drains import NodeDrainer
 from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 

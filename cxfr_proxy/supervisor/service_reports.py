@@ -14,7 +14,7 @@ import trio
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.service_manager import ServiceManager
-from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.supervisor.workers.workers import Workers
 
 _STATUS_SECONDS: Final = 5.0
 _TIMES_IN_TIME: Final = 3

@@ -56,20 +56,20 @@ from cxfr_proxy.net.connection_limit import sessions_that_fit
 from cxfr_proxy.net.inherited import InheritedSockets
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.service_manager import ServiceManager
-from cxfr_proxy.supervisor.catch_up import CatchUp
-from cxfr_proxy.supervisor.client_sockets import ClientSockets
-from cxfr_proxy.supervisor.drains import DrainKeeper
-from cxfr_proxy.supervisor.link import FirstMessages, Link
 from cxfr_proxy.supervisor.management import Management, Operations
-from cxfr_proxy.supervisor.node_states import NodeStates, NodeUpdates
-from cxfr_proxy.supervisor.predecessor import Predecessor
-from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.orders.drains import DrainKeeper
+from cxfr_proxy.supervisor.orders.state_keeper import StateFile, StateKeeper
 from cxfr_proxy.supervisor.startup_log import log_rebalance
-from cxfr_proxy.supervisor.state_keeper import StateFile, StateKeeper
-from cxfr_proxy.supervisor.succession import Succession
-from cxfr_proxy.supervisor.successor import Program, Upgrades
-from cxfr_proxy.supervisor.worker_slots import WorkerSlots
-from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
+from cxfr_proxy.supervisor.upgrading.predecessor import Predecessor
+from cxfr_proxy.supervisor.upgrading.succession import Succession
+from cxfr_proxy.supervisor.upgrading.successor import Program, Upgrades
+from cxfr_proxy.supervisor.workers.catch_up import CatchUp
+from cxfr_proxy.supervisor.workers.client_sockets import ClientSockets
+from cxfr_proxy.supervisor.workers.link import FirstMessages, Link
+from cxfr_proxy.supervisor.workers.node_states import NodeStates, NodeUpdates
+from cxfr_proxy.supervisor.workers.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.workers.worker_slots import WorkerSlots
+from cxfr_proxy.supervisor.workers.workers import Grants, Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, start, start_once
 from cxfr_proxy.transfers.client_news import SoftwareLearned
 from cxfr_proxy.transfers.pace import OwnPace, Rate

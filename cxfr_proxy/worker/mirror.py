@@ -1,4 +1,4 @@
-"""A worker's copy of the list of nodes, kept true by what :mod:`cxfr_proxy.supervisor.node_states` sends."""
+"""A worker's copy of the list of nodes, kept true by what :mod:`cxfr_proxy.supervisor.workers.node_states` sends."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 import trio
 
 from cxfr_proxy.admin.latest_events import event_rows
-from cxfr_proxy.admin.rows import TransferRow
+from cxfr_proxy.admin.rows.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import DrainForecast, plan_drain

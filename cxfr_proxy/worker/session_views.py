@@ -6,9 +6,9 @@ from ipaddress import ip_address, ip_network
 
 from msgspec import Raw
 
-from cxfr_proxy.admin.codec import encode
-from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.admin.rows import SessionDetailsRow, SessionRow
+from cxfr_proxy.admin.rows.codec import encode
+from cxfr_proxy.admin.rows.filters import SessionFilter
+from cxfr_proxy.admin.rows.rows import SessionDetailsRow, SessionRow
 from cxfr_proxy.net.proxy_protocol import LOCAL
 from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.session.commands import Side

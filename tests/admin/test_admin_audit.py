@@ -10,12 +10,12 @@ import trio
 from fake_console import OPERATOR, FakeConsole, proxy_in_thread
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.answers import Note
-from cxfr_proxy.admin.arguments import BadArguments
-from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
-from cxfr_proxy.admin.callers import Caller, Role, Way
-from cxfr_proxy.admin.commands import COMMANDS, execute
-from cxfr_proxy.admin.order_rows import Progress
+from cxfr_proxy.admin.commands.arguments import BadArguments
+from cxfr_proxy.admin.commands.audit import AuditedOrder, OrderOutcome
+from cxfr_proxy.admin.commands.callers import Caller, Role, Way
+from cxfr_proxy.admin.commands.table import COMMANDS, execute
+from cxfr_proxy.admin.rows.answers import Note
+from cxfr_proxy.admin.rows.order_rows import Progress
 from cxfr_proxy.errors import ConfigError
 
 Fields = dict[str, object]

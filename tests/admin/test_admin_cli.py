@@ -14,8 +14,8 @@ import trio
 from fake_console import START, FakeConsole, proxy_in_thread
 from msgspec.structs import replace
 
-from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.admin.order_rows import RebalanceProgress, RestartProgress, UpgradeProgress
+from cxfr_proxy.admin.rows.filters import SessionFilter
+from cxfr_proxy.admin.rows.order_rows import RebalanceProgress, RestartProgress, UpgradeProgress
 from cxfr_proxy.cli import main, speaking
 
 

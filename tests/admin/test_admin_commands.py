@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from fake_console import OPERATOR, FakeConsole
 
-from cxfr_proxy.admin.answers import MessageRow, Note
-from cxfr_proxy.admin.commands import COMMANDS, Command, command_named, execute
-from cxfr_proxy.admin.order_rows import Progress, RestartProgress
-from cxfr_proxy.admin.rows import NodeRow
+from cxfr_proxy.admin.commands.table import COMMANDS, Command, command_named, execute
+from cxfr_proxy.admin.rows.answers import MessageRow, Note
+from cxfr_proxy.admin.rows.order_rows import Progress, RestartProgress
+from cxfr_proxy.admin.rows.rows import NodeRow
 from cxfr_proxy.errors import ConfigError
 
 

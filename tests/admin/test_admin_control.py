@@ -20,13 +20,13 @@ import trio
 from fake_console import START, FakeConsole
 from trio.testing import MockClock
 
-from cxfr_proxy.admin import codec
-from cxfr_proxy.admin.answers import Note
-from cxfr_proxy.admin.callers import Caller
-from cxfr_proxy.admin.commands import execute
+from cxfr_proxy.admin.commands.callers import Caller
+from cxfr_proxy.admin.commands.table import execute
 from cxfr_proxy.admin.control import client, server
 from cxfr_proxy.admin.control.client import Interim, Result, call
 from cxfr_proxy.admin.control.server import ControlDoor, Handler, SendLine
+from cxfr_proxy.admin.rows import codec
+from cxfr_proxy.admin.rows.answers import Note
 from cxfr_proxy.errors import ConfigError, NoProxy
 
 

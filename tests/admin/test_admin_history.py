@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.history import SAMPLE_SECONDS, SAMPLES, History
-from cxfr_proxy.admin.parts import Sessions
+from cxfr_proxy.admin.console.history import SAMPLE_SECONDS, SAMPLES, History
+from cxfr_proxy.admin.console.parts import Sessions
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TransferStatistics, TriedRung

@@ -16,15 +16,15 @@ from fake_console import FakeConsole
 from fake_site import SECRETS, FakeBody, FakeSite, json_of
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.callers import Role
-from cxfr_proxy.admin.commands import COMMANDS, Command
-from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.commands.callers import Role
+from cxfr_proxy.admin.commands.table import COMMANDS, Command
+from cxfr_proxy.admin.commands.views import VIEWS
 from cxfr_proxy.admin.http import api
 from cxfr_proxy.admin.http.exchange import HttpAnswer, PageRequest
 from cxfr_proxy.admin.http.paths import BASE, path_of
 from cxfr_proxy.admin.http.tokens import TokenList
-from cxfr_proxy.admin.order_rows import RestartProgress
-from cxfr_proxy.admin.views import VIEWS
+from cxfr_proxy.admin.rows.filters import SessionFilter
+from cxfr_proxy.admin.rows.order_rows import RestartProgress
 from cxfr_proxy.config.table import Config
 
 ASKED = {"show session": "?id=1"}

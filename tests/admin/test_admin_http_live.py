@@ -16,7 +16,7 @@ from fake_site import SECRETS, TOKENS, FakeSite, ListSink, json_of
 from msgspec.structs import replace
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.admin.feed import QUIET_SECONDS
 from cxfr_proxy.admin.http import live, streams
 from cxfr_proxy.admin.http.exchange import EventStream, HttpAnswer

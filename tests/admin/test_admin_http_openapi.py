@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_site import FakeSite, json_of
 
-from cxfr_proxy.admin.callers import Role
-from cxfr_proxy.admin.commands import COMMANDS, Command
+from cxfr_proxy.admin.commands.callers import Role
+from cxfr_proxy.admin.commands.table import COMMANDS, Command
 from cxfr_proxy.admin.http.openapi import description
 from cxfr_proxy.admin.http.paths import BASE, EVENTS, OPENAPI, path_of
 from cxfr_proxy.admin.http.topics import TOPICS

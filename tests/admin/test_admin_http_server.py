@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.admin.http import connection, site
 from cxfr_proxy.admin.http import server as http_server
 from cxfr_proxy.admin.http.server import HttpServer, http_listeners, serve_http

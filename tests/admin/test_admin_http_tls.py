@@ -16,7 +16,7 @@ from fake_site import SECRETS, FakeSite, json_of
 from relay_tools import client_context, no_leak, pem, until, write_pem
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.admin.http import connection
 from cxfr_proxy.admin.http import server as http_server
 from cxfr_proxy.admin.http.certificate import HttpCertificate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.admin.http import tokens
 from cxfr_proxy.admin.http.tokens import ApiToken, TokenList, make_token, parse_tokens, read_token_file
 from cxfr_proxy.cluster.tokens import FileFaults

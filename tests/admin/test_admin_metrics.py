@@ -13,12 +13,12 @@ from prometheus_client import parser
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
+from cxfr_proxy.admin.console.reloads import ReloadOutcome, ReloadPart
 from cxfr_proxy.admin.metrics.exposition import Exposition, in_parts
 from cxfr_proxy.admin.metrics.reference import render_markdown
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.metrics.table import METRICS, MetricType
-from cxfr_proxy.admin.reloads import ReloadOutcome, ReloadPart
-from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.admin.rows.rows import NodeRow, WorkerRow
 from cxfr_proxy.net.tls_failures import TlsFailure
 from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.session.client_software import MEASURED, Software, name_of

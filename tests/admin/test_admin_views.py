@@ -10,14 +10,15 @@ import pytest
 from fake_console import OPERATOR, FakeConsole
 from msgspec.structs import replace
 
-from cxfr_proxy.admin import answers, live_rows, order_rows, rows, sentences
-from cxfr_proxy.admin.answers import MessageRow
-from cxfr_proxy.admin.codec import as_json, encode, read_answer
-from cxfr_proxy.admin.commands import execute
-from cxfr_proxy.admin.order_rows import DrainPlan, DrainProgress, PlannedTarget, RestartProgress
-from cxfr_proxy.admin.rows import OperatorRow
+from cxfr_proxy.admin import sentences
+from cxfr_proxy.admin.commands.table import execute
+from cxfr_proxy.admin.commands.views import COLUMNS_OF_PLANS, VIEWS, Style, View
+from cxfr_proxy.admin.rows import answers, live_rows, order_rows, rows
+from cxfr_proxy.admin.rows.answers import MessageRow
+from cxfr_proxy.admin.rows.codec import as_json, encode, read_answer
+from cxfr_proxy.admin.rows.order_rows import DrainPlan, DrainProgress, PlannedTarget, RestartProgress
+from cxfr_proxy.admin.rows.rows import OperatorRow
 from cxfr_proxy.admin.text import record, table
-from cxfr_proxy.admin.views import COLUMNS_OF_PLANS, VIEWS, Style, View
 
 SAMPLES: dict[str, dict[str, object]] = {"session": {"id": "1"}}
 

@@ -27,7 +27,7 @@ from ports import free_port
 from waiting import PATIENCE_SECONDS
 
 from browser.chromium import Tab, open_tab
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.admin.http.tokens import make_token
 from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode

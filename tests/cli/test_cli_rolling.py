@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from cxfr_proxy.admin.codec import as_json, read_answer
-from cxfr_proxy.admin.order_rows import RollProgress
+from cxfr_proxy.admin.rows.codec import as_json, read_answer
+from cxfr_proxy.admin.rows.order_rows import RollProgress
 from cxfr_proxy.admin.sentences import in_words
 from cxfr_proxy.cli.rolling import RollConversation
 from cxfr_proxy.cli.screen import AnswerScreen

@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.admin.order_rows import DrainProgress, Progress, RebalanceProgress, RestartProgress, UpgradeProgress
+from cxfr_proxy.admin.commands.views import VIEWS
+from cxfr_proxy.admin.rows.order_rows import (
+    DrainProgress,
+    Progress,
+    RebalanceProgress,
+    RestartProgress,
+    UpgradeProgress,
+)
 from cxfr_proxy.admin.sentences import progress_bar, progress_line
 from cxfr_proxy.admin.text import WIDEST_CELL, clean, cut, table, width
-from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.cli.screen import WatchScreen
 
 DRAIN = DrainProgress("node1", 3000, 1800, 1750, 20, 10, 5, 1250, finished=False, waiting_reason=None)

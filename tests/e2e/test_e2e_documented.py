@@ -11,7 +11,7 @@ from typing import Final
 from e2e_workers import world
 from test_documented_commands import PARSER, SHOWN
 
-from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.commands.table import Command
 from cxfr_proxy.admin.control import client
 from cxfr_proxy.cli.parser import joined
 from cxfr_proxy.demo.certificate import make_certificate

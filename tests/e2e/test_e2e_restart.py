@@ -196,7 +196,7 @@ async def test_one_process_is_not_replaced(tmp_path: Path, certificate: DemoCert
 
 IMPATIENT = """
 import sys
-from cxfr_proxy.supervisor import link
+from cxfr_proxy.supervisor.workers import link
 link.SILENCE_SECONDS = 12.0  # a worker of a busy machine takes some seconds to start
 from cxfr_proxy.cli import main
 sys.exit(main())

@@ -13,8 +13,8 @@ from typing import Any
 import trio
 from waiting import PATIENCE_SECONDS
 
-from cxfr_proxy.admin.answers import Note
 from cxfr_proxy.admin.control.client import Result, call
+from cxfr_proxy.admin.rows.answers import Note
 
 
 async def ask(control: Path, command: str, **arguments: object) -> Any:  # decoded JSON

@@ -25,8 +25,8 @@ from waiting import PATIENCE_SECONDS as PATIENCE_SECONDS
 from waiting import patient_line
 from waiting import until as until
 
-from cxfr_proxy.admin.console import Console
-from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.console.console import Console
+from cxfr_proxy.admin.rows.filters import SessionFilter
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, RebalanceMode, WrongNode
 from cxfr_proxy.config.values import ListenAddress

@@ -16,18 +16,25 @@ import trio
 from msgspec import Raw
 from msgspec.structs import replace
 
-from cxfr_proxy.admin.callers import Caller, Role, Way
-from cxfr_proxy.admin.clients import ClientControl
-from cxfr_proxy.admin.codec import encode
-from cxfr_proxy.admin.commands import execute
-from cxfr_proxy.admin.console import Console
+from cxfr_proxy.admin.commands.callers import Caller, Role, Way
+from cxfr_proxy.admin.commands.table import execute
+from cxfr_proxy.admin.console.clients import ClientControl
+from cxfr_proxy.admin.console.console import Console
+from cxfr_proxy.admin.console.drains import DrainControl
+from cxfr_proxy.admin.console.history import History
+from cxfr_proxy.admin.console.nodes import NodeControl
+from cxfr_proxy.admin.console.parts import About, Peers, Reloader, Roller, SessionLists, SettingsControl
+from cxfr_proxy.admin.console.pins import PinControl
+from cxfr_proxy.admin.console.rebalances import RebalanceControl
+from cxfr_proxy.admin.console.reloads import ReloadPart, ReloadRefused
+from cxfr_proxy.admin.console.rolls import RollControl
+from cxfr_proxy.admin.console.upgrades import UpgradeControl
+from cxfr_proxy.admin.console.workers import WorkerControl
 from cxfr_proxy.admin.control.server import ControlDoor
-from cxfr_proxy.admin.drains import DrainControl
-from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
-from cxfr_proxy.admin.history import History
-from cxfr_proxy.admin.live_rows import SummaryRow
-from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.order_rows import (
+from cxfr_proxy.admin.rows.codec import encode
+from cxfr_proxy.admin.rows.filters import FoundSessions, SessionFilter
+from cxfr_proxy.admin.rows.live_rows import SummaryRow
+from cxfr_proxy.admin.rows.order_rows import (
     DrainPlan,
     DrainProgress,
     ForetoldRestart,
@@ -41,12 +48,7 @@ from cxfr_proxy.admin.order_rows import (
     RollProgress,
     UpgradeProgress,
 )
-from cxfr_proxy.admin.parts import About, Peers, Reloader, Roller, SessionLists, SettingsControl
-from cxfr_proxy.admin.pins import PinControl
-from cxfr_proxy.admin.rebalances import RebalanceControl
-from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
-from cxfr_proxy.admin.rolls import RollControl
-from cxfr_proxy.admin.rows import (
+from cxfr_proxy.admin.rows.rows import (
     EventRow,
     HistoryRow,
     InfoRow,
@@ -62,8 +64,6 @@ from cxfr_proxy.admin.rows import (
     TransferRow,
     WorkerRow,
 )
-from cxfr_proxy.admin.upgrades import UpgradeControl
-from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.roll import Roll
 from cxfr_proxy.errors import ConfigError, NoSuchSession
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 from fake_console import FakeConsole
 
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.http.access import Access
 from cxfr_proxy.admin.http.api import HttpApi

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import trio
 from trio.testing import memory_stream_pair
 
-from cxfr_proxy.admin.rows import TransferRow
+from cxfr_proxy.admin.rows.rows import TransferRow
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
@@ -56,9 +56,9 @@ from cxfr_proxy.ipc.questions import (
     WorkerReply,
 )
 from cxfr_proxy.service_manager import ServiceManager
-from cxfr_proxy.supervisor.predecessor import Predecessor
-from cxfr_proxy.supervisor.successor import Program
 from cxfr_proxy.supervisor.supervisor import Supervisor
+from cxfr_proxy.supervisor.upgrading.predecessor import Predecessor
+from cxfr_proxy.supervisor.upgrading.successor import Program
 from cxfr_proxy.transfers.client_news import AnyClientNews, ClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
-from cxfr_proxy.admin.codec import encode as encode_row
-from cxfr_proxy.admin.filters import SessionFilter
-from cxfr_proxy.admin.rows import EventRow, SessionRow
+from cxfr_proxy.admin.rows.codec import encode as encode_row
+from cxfr_proxy.admin.rows.filters import SessionFilter
+from cxfr_proxy.admin.rows.rows import EventRow, SessionRow
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.nodes_file import parse_nodes

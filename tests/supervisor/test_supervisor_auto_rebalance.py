@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
-from cxfr_proxy.supervisor.auto_rebalance import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, AutoRebalancer
+from cxfr_proxy.supervisor.orders.auto_rebalance import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, AutoRebalancer
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, RebalanceTerms
 

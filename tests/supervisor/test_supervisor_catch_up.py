@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from cxfr_proxy.ipc.codec import MAX_LINE_BYTES, encode
 from cxfr_proxy.ipc.messages import Gone, Remembered
 from cxfr_proxy.session.client_software import SILENCES, ClientSoftware
-from cxfr_proxy.supervisor.catch_up import PIECE, CatchUp
+from cxfr_proxy.supervisor.workers.catch_up import PIECE, CatchUp
 from cxfr_proxy.transfers.client_news import (
     AnyClientNews,
     Lost,

@@ -11,7 +11,7 @@ import trio
 from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.order_rows import DrainPlan, DrainProgress, PlannedTarget, RungCounts
+from cxfr_proxy.admin.rows.order_rows import DrainPlan, DrainProgress, PlannedTarget, RungCounts
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.errors import ConfigError

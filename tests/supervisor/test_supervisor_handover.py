@@ -13,13 +13,13 @@ import trio
 from fake_workers import house
 from waiting import until
 
-from cxfr_proxy.admin.rows import EventRow, WorkerRow
+from cxfr_proxy.admin.rows.rows import EventRow, WorkerRow
 from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.messages import Announced, BadMessage, EarlierNews, News
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.supervisor.handover import (
+from cxfr_proxy.supervisor.upgrading.handover import (
     HANDOVER_VERSION,
     VARIABLE,
     HandedOver,
@@ -36,9 +36,9 @@ from cxfr_proxy.supervisor.handover import (
     handover_channel,
     taking_the_place_of_another,
 )
-from cxfr_proxy.supervisor.predecessor import Predecessor
-from cxfr_proxy.supervisor.successor import Program, Upgrades
-from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.supervisor.upgrading.predecessor import Predecessor
+from cxfr_proxy.supervisor.upgrading.successor import Program, Upgrades
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.transfers.client_news import Moved, UserRedirected
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TransferStatistics, TriedRung

@@ -10,10 +10,10 @@ import trio
 from fake_workers import house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.rows.filters import SessionFilter
 from cxfr_proxy.ipc.messages import AnswerPart, Ask, WorkerReport
 from cxfr_proxy.ipc.questions import ANSWER_SECONDS, FindSessions, SessionRows
-from cxfr_proxy.supervisor.link import SILENCE_SECONDS, SILENCE_TURNS
+from cxfr_proxy.supervisor.workers.link import SILENCE_SECONDS, SILENCE_TURNS
 from cxfr_proxy.transfers.counts import NodeCounts
 
 

@@ -13,7 +13,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
 from cxfr_proxy.ipc.codec import decode, encode
 from cxfr_proxy.ipc.messages import BadMessage, Nodes, NodeState
-from cxfr_proxy.supervisor.node_states import STATES_A_PIECE, NodeStates, NodeUpdates, digest
+from cxfr_proxy.supervisor.workers.node_states import STATES_A_PIECE, NodeStates, NodeUpdates, digest
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.rebalances import RebalanceTerms

@@ -13,7 +13,7 @@ import trio
 from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.order_rows import PlannedMove, RebalancePlan, RebalanceProgress
+from cxfr_proxy.admin.rows.order_rows import PlannedMove, RebalancePlan, RebalanceProgress
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import RebalanceMode

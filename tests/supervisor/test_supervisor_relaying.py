@@ -13,10 +13,10 @@ import trio
 from fake_workers import House, house
 from trio.testing import MockClock, memory_stream_pair
 
-from cxfr_proxy.admin.rows import EventRow, TransferRow
+from cxfr_proxy.admin.rows.rows import EventRow, TransferRow
 from cxfr_proxy.ipc.channel import StreamChannel
 from cxfr_proxy.ipc.messages import BadMessage, WorkerCounts
-from cxfr_proxy.supervisor.handover import (
+from cxfr_proxy.supervisor.upgrading.handover import (
     HANDOVER_FORM,
     HandoverMessage,
     PredecessorAnswered,
@@ -25,8 +25,8 @@ from cxfr_proxy.supervisor.handover import (
     PredecessorEvents,
     PredecessorReply,
 )
-from cxfr_proxy.supervisor.relaying import PredecessorQuestions
-from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.supervisor.upgrading.relaying import PredecessorQuestions
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.transfers.counts import NodeCounts
 
 

@@ -18,10 +18,10 @@ from relay_tools import write_pem
 from trio.testing import MockClock
 
 from cxfr_proxy import events
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
+from cxfr_proxy.admin.console.reloads import ReloadPart, ReloadRefused
 from cxfr_proxy.admin.http.tokens import make_token
-from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
-from cxfr_proxy.admin.rows import SettingRow
+from cxfr_proxy.admin.rows.rows import SettingRow
 from cxfr_proxy.config.settings import Reload, Setting
 from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import SETTINGS, Config

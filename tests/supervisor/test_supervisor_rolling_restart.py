@@ -14,7 +14,7 @@ import trio
 from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.order_rows import RestartProgress
+from cxfr_proxy.admin.rows.order_rows import RestartProgress
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.messages import Grant, Leave, Stop, Want, WorkerCounts, WorkerReport

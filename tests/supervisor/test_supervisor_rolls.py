@@ -15,8 +15,8 @@ import trio
 from fake_workers import House, house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.order_rows import ForetoldRestart, RollPlan, RollProgress
-from cxfr_proxy.admin.rolls import RollControl
+from cxfr_proxy.admin.console.rolls import RollControl
+from cxfr_proxy.admin.rows.order_rows import ForetoldRestart, RollPlan, RollProgress
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.roll import RETURN_SECONDS

@@ -10,7 +10,7 @@ from fake_manager import FakeManager
 from fake_workers import House, house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.reloads import ReloadRefused
+from cxfr_proxy.admin.console.reloads import ReloadRefused
 from cxfr_proxy.transfers.counts import NodeCounts
 
 UP = "STATUS=2 of 2 nodes up, "

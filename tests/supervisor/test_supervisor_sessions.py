@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.rows.filters import SessionFilter
 from cxfr_proxy.ipc.questions import FindSessions, SessionRows, WorkerQuestion, WorkerReply
-from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.supervisor.workers.workers import Workers
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(None, [1, 2, 3, 4]), (3, [1, 2, 3]), (9, [1, 2, 3, 4])])

@@ -10,7 +10,7 @@ import trio
 from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.order_rows import DrainProgress
+from cxfr_proxy.admin.rows.order_rows import DrainProgress
 from cxfr_proxy.cluster.nodes import SHARED_SETTLE_SECONDS
 from cxfr_proxy.ipc.messages import TransferEnded
 from cxfr_proxy.session.commands import Outcome

@@ -15,8 +15,8 @@ from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.roll import RollRecord
 from cxfr_proxy.cluster.shared import Directive
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.supervisor.catch_up import CatchUp
-from cxfr_proxy.supervisor.state_keeper import StateFile, StateKeeper
+from cxfr_proxy.supervisor.orders.state_keeper import StateFile, StateKeeper
+from cxfr_proxy.supervisor.workers.catch_up import CatchUp
 
 DRAINED = Directive(AdminState.DRAIN)
 

@@ -21,7 +21,7 @@ from waiting import until
 from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.admin.metrics.snapshot import MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.metrics.table import METRICS
-from cxfr_proxy.admin.rows import EventRow, HistoryRow, WorkerRow
+from cxfr_proxy.admin.rows.rows import EventRow, HistoryRow, WorkerRow
 from cxfr_proxy.cluster.kept_state import KeptState
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.shared import Directive
@@ -35,8 +35,8 @@ from cxfr_proxy.proxy import only
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.supervisor.catch_up import CatchUp
-from cxfr_proxy.supervisor.handover import (
+from cxfr_proxy.supervisor.orders.state_keeper import StateFile, StateKeeper
+from cxfr_proxy.supervisor.upgrading.handover import (
     HANDOVER_VERSION,
     GivenSocket,
     HandedOver,
@@ -51,9 +51,9 @@ from cxfr_proxy.supervisor.handover import (
     encode_handover,
     handover_channel,
 )
-from cxfr_proxy.supervisor.predecessor import Predecessor
-from cxfr_proxy.supervisor.state_keeper import StateFile, StateKeeper
-from cxfr_proxy.supervisor.successor import Program, UpgradeRun
+from cxfr_proxy.supervisor.upgrading.predecessor import Predecessor
+from cxfr_proxy.supervisor.upgrading.successor import Program, UpgradeRun
+from cxfr_proxy.supervisor.workers.catch_up import CatchUp
 from cxfr_proxy.transfers.client_news import ClientNews, Lost, SessionResumable
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TransferStatistics, TriedRung

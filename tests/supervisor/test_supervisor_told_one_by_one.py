@@ -14,7 +14,7 @@ import trio
 from fake_workers import house
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.rows import TransferRow
+from cxfr_proxy.admin.rows.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.nodes_file import parse_nodes

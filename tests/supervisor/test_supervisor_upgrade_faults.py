@@ -26,9 +26,9 @@ from cxfr_proxy.cluster.shared import Directive
 from cxfr_proxy.file_lock import FileLock
 from cxfr_proxy.ipc.messages import Leave
 from cxfr_proxy.service_manager import ServiceManager
-from cxfr_proxy.supervisor import successor
-from cxfr_proxy.supervisor.state_keeper import StateFile
-from cxfr_proxy.supervisor.successor import Program, UpgradeRun
+from cxfr_proxy.supervisor.orders.state_keeper import StateFile
+from cxfr_proxy.supervisor.upgrading import successor
+from cxfr_proxy.supervisor.upgrading.successor import Program, UpgradeRun
 
 PLAYS = """
 import json, os, signal, socket, sys, time

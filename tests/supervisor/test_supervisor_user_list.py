@@ -10,7 +10,7 @@ import trio
 from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
-from cxfr_proxy.admin.reloads import Reloads
+from cxfr_proxy.admin.console.reloads import Reloads
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes_file import parse_nodes
@@ -19,8 +19,8 @@ from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.codec import decode, encode
 from cxfr_proxy.ipc.messages import BadMessage, Listed
-from cxfr_proxy.supervisor import user_list as listing
-from cxfr_proxy.supervisor.user_list import UserList
+from cxfr_proxy.supervisor.reading import user_list as listing
+from cxfr_proxy.supervisor.reading.user_list import UserList
 from cxfr_proxy.worker.user_map import ReceivedUserMap
 
 MAP = "".join(f"user{number}@h n{number % 3}\n" for number in range(10))

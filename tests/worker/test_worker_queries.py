@@ -13,7 +13,7 @@ import trio
 from session_fakes import FakeListener, FakeRelayed
 from trio.testing import MockClock
 
-from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.rows.filters import SessionFilter
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config

@@ -14,9 +14,9 @@ from typing import Final, cast
 
 import trio
 
-from cxfr_proxy.admin.answers import Note
-from cxfr_proxy.admin.codec import encode
 from cxfr_proxy.admin.control.peer import peer_of
+from cxfr_proxy.admin.rows.answers import Note
+from cxfr_proxy.admin.rows.codec import encode
 from cxfr_proxy.errors import ConfigError, NoProxy
 
 SILENCE_SECONDS: Final = 30.0

@@ -21,11 +21,11 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.admin.answers import Note
-from cxfr_proxy.admin.callers import Caller, Role, Way
-from cxfr_proxy.admin.codec import json_pieces
+from cxfr_proxy.admin.commands.callers import Caller, Role, Way
 from cxfr_proxy.admin.control.peer import peer_of
 from cxfr_proxy.admin.control.socket_file import SocketFile, inherited_socket_file, socket_file
+from cxfr_proxy.admin.rows.answers import Note
+from cxfr_proxy.admin.rows.codec import json_pieces
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.listen import serve_streams
@@ -53,7 +53,7 @@ class Handler(Protocol):
     ) -> object:
         """Return the result of the caller's command, whose arguments are unchecked; ``send`` tells progress meanwhile.
 
-        Progress and results are what :mod:`cxfr_proxy.admin.codec` takes. Raises :class:`ConfigError` for what the
+        Progress and results are what :mod:`cxfr_proxy.admin.rows.codec` takes. Raises :class:`ConfigError` for what the
         operator did wrong. Cancelled when the client goes away.
         """
 

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
 
-from cxfr_proxy.admin.callers import Caller, Role, Way
+from cxfr_proxy.admin.commands.callers import Caller, Role, Way
 from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.http.exchange import HttpProblem, PageRequest
 from cxfr_proxy.admin.http.tokens import ApiToken, TokenList, read_token_file

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from cxfr_proxy import __version__
-from cxfr_proxy.admin.answers import CommandAnswer, Note, ReloadFaults
-from cxfr_proxy.admin.audit import AuditedOrder, OrderOutcome
-from cxfr_proxy.admin.codec import json_pieces
-from cxfr_proxy.admin.commands import COMMANDS, Command, execute
+from cxfr_proxy.admin.commands.audit import AuditedOrder, OrderOutcome
+from cxfr_proxy.admin.commands.table import COMMANDS, Command, execute
 from cxfr_proxy.admin.http.access import Access, Admitted
 from cxfr_proxy.admin.http.exchange import (
     EVENT_STREAM,
@@ -36,11 +34,13 @@ from cxfr_proxy.admin.http.pages import READING
 from cxfr_proxy.admin.http.paths import BASE, BY_PATH, EVENTS, OPENAPI, path_of
 from cxfr_proxy.admin.http.refusals import refusal
 from cxfr_proxy.admin.http.streams import FeedStream, OpenStreams, OrderStream
-from cxfr_proxy.admin.order_rows import Progress
+from cxfr_proxy.admin.rows.answers import CommandAnswer, Note, ReloadFaults
+from cxfr_proxy.admin.rows.codec import json_pieces
+from cxfr_proxy.admin.rows.order_rows import Progress
 from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cxfr_proxy.admin.console import Console
+    from cxfr_proxy.admin.console.console import Console
 
 LOOK_SECONDS: Final = 10.0
 """For the answer to a question: no worker is waited for longer than two seconds."""

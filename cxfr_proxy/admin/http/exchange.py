@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from cxfr_proxy.admin.codec import encode
+from cxfr_proxy.admin.rows.codec import encode
 from cxfr_proxy.errors import CxfrProxyError
 
 JSON: Final = "application/json"

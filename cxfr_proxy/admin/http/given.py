@@ -11,8 +11,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
 
-from cxfr_proxy.admin.arguments import Argument
-from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.commands.arguments import Argument
+from cxfr_proxy.admin.commands.table import Command
 from cxfr_proxy.admin.http.exchange import JSON, HttpProblem, PageRequest
 
 MAX_BODY_BYTES: Final = 65_536

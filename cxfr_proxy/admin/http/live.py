@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from cxfr_proxy.admin.codec import json_pieces
 from cxfr_proxy.admin.feed import QUIET_SECONDS, ChangeFeed
 from cxfr_proxy.admin.http.topics import TOPICS
-from cxfr_proxy.admin.rows import OperatorRow
+from cxfr_proxy.admin.rows.codec import json_pieces
+from cxfr_proxy.admin.rows.rows import OperatorRow
 
 if TYPE_CHECKING:
-    from cxfr_proxy.admin.console import Console
+    from cxfr_proxy.admin.console.console import Console
 
 PAUSE_SECONDS: Final = 0.5
 """Between two looks at least."""

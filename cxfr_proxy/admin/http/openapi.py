@@ -9,13 +9,13 @@ from typing import Any, Final, cast
 import msgspec
 
 from cxfr_proxy import __version__
-from cxfr_proxy.admin.answers import SingleAnswer
-from cxfr_proxy.admin.arguments import Argument
-from cxfr_proxy.admin.commands import COMMANDS, Command
+from cxfr_proxy.admin.commands.arguments import Argument
+from cxfr_proxy.admin.commands.table import COMMANDS, Command
 from cxfr_proxy.admin.http.exchange import EVENT_STREAM, JSON, PROBLEM
 from cxfr_proxy.admin.http.given import api_arguments
 from cxfr_proxy.admin.http.paths import BASE, EVENTS, OPENAPI, path_of
 from cxfr_proxy.admin.http.topics import TOPICS
+from cxfr_proxy.admin.rows.answers import SingleAnswer
 
 Json = Mapping[str, Any]
 """An object as JSON has it."""

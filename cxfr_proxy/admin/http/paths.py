@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from cxfr_proxy.admin.commands import COMMANDS, Command
+from cxfr_proxy.admin.commands.table import COMMANDS, Command
 
 BASE: Final = "/api/v1"
 EVENTS: Final = f"{BASE}/events"

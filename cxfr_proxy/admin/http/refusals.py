@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from cxfr_proxy.admin.arguments import BadArguments
-from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.commands.arguments import BadArguments
+from cxfr_proxy.admin.commands.table import Command
 from cxfr_proxy.admin.http.exchange import HttpProblem
 from cxfr_proxy.errors import ConfigError, NoSuchSession
 

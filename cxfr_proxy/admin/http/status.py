@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cxfr_proxy.admin.console.parts import Sessions
 from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.admin.metrics.scrape import MetricsScraper
-from cxfr_proxy.admin.parts import Sessions
 from cxfr_proxy.cluster.members import Cluster
 
 

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from cxfr_proxy import __version__
-from cxfr_proxy.admin.answers import Note
-from cxfr_proxy.admin.callers import Caller
-from cxfr_proxy.admin.codec import encode, json_pieces
-from cxfr_proxy.admin.commands import Command, execute
+from cxfr_proxy.admin.commands.callers import Caller
+from cxfr_proxy.admin.commands.table import Command, execute
 from cxfr_proxy.admin.http.access import Access, Admitted
 from cxfr_proxy.admin.http.exchange import EventSink, EventStream, HttpProblem
 from cxfr_proxy.admin.http.live import LiveView
 from cxfr_proxy.admin.http.refusals import refusal
 from cxfr_proxy.admin.http.sse import BEGINNING, HEARTBEAT, RETRY_SECONDS, sse_event
 from cxfr_proxy.admin.http.topics import TOPICS
-from cxfr_proxy.admin.order_rows import Progress
+from cxfr_proxy.admin.rows.answers import Note
+from cxfr_proxy.admin.rows.codec import encode, json_pieces
+from cxfr_proxy.admin.rows.order_rows import Progress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import address_range
 from cxfr_proxy.tasks import Task, isolated
 
 if TYPE_CHECKING:
-    from cxfr_proxy.admin.console import Console
+    from cxfr_proxy.admin.console.console import Console
 
 MAX_STREAMS: Final = 12
 """Each has a connection for as long as it likes; the others are for requests that come and go."""

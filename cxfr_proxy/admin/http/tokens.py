@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.admin.callers import Role
+from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.cluster.tokens import FileFaults, Token, did_you_mean, not_utf8, tokens_of
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import read_secret

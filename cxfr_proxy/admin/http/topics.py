@@ -10,12 +10,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.admin.latest_events import SUPERVISOR, event_rows
-from cxfr_proxy.admin.live_rows import SummaryRow
-from cxfr_proxy.admin.order_rows import DrainProgress, RebalanceProgress, RestartProgress
-from cxfr_proxy.admin.rows import EventRow, HistoryRow, NodeRow, OperatorRow, RollRow, SoftwareRow, SourceRow, WorkerRow
+from cxfr_proxy.admin.rows.live_rows import SummaryRow
+from cxfr_proxy.admin.rows.order_rows import DrainProgress, RebalanceProgress, RestartProgress
+from cxfr_proxy.admin.rows.rows import (
+    EventRow,
+    HistoryRow,
+    NodeRow,
+    OperatorRow,
+    RollRow,
+    SoftwareRow,
+    SourceRow,
+    WorkerRow,
+)
 
 if TYPE_CHECKING:
-    from cxfr_proxy.admin.console import Console
+    from cxfr_proxy.admin.console.console import Console
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot
-from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.admin.rows.rows import NodeRow, WorkerRow
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.net.tls_failures import TlsFailure
 from cxfr_proxy.process_figures import ProcessCost

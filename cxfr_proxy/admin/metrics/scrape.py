@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 import trio
 
+from cxfr_proxy.admin.console.nodes import node_row
+from cxfr_proxy.admin.console.parts import Drainer, Sessions
+from cxfr_proxy.admin.console.reloads import Reloads
 from cxfr_proxy.admin.http.certificate import HttpCertificate
 from cxfr_proxy.admin.metrics.exposition import Exposition, content_type_of, in_parts
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures
-from cxfr_proxy.admin.nodes import node_row
-from cxfr_proxy.admin.parts import Drainer, Sessions
-from cxfr_proxy.admin.reloads import Reloads
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.source import SourceState, SourceStatus
 from cxfr_proxy.net.tls import ServerCertificates

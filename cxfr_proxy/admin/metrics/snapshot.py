@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cxfr_proxy.admin.reloads import ReloadOutcome, ReloadPart
-from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.admin.console.reloads import ReloadOutcome, ReloadPart
+from cxfr_proxy.admin.rows.rows import NodeRow, WorkerRow
 from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.move_window import WindowState

@@ -1,0 +1,9 @@
+"""What goes on for as long as an operator wants it, and outlives each worker.
+
+============== ==============================================================
+drains         keeps the drains that workers carry out
+rolls          restarts nodes one after the other, as an operator has ordered
+auto_rebalance begins a rebalance when users have come to belong elsewhere
+state_keeper   the file in which orders, pins and a roll outlive this process
+============== ==============================================================
+"""
