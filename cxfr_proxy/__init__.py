@@ -17,6 +17,7 @@ speed            how fast a count changes
 spellings        one key for all spellings of an account or a domain, and for all addresses of a client
 gc_policy        when the garbage collector of a process with many sessions looks at what
 file_lock        a lock that at most one program has, and that can be handed over
+engines          the choice between an engine in C and the one in Python that does the same
 files            what can be read of the files that an operator names
 process_figures  what a process costs, as the system counts it
 process_title    the names under which processes are listed

@@ -70,14 +70,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The engine that this process and the commands that it starts use."""
     wanted: str = request.param
-    if wanted not in engine.ENGINES:
+    if wanted not in engine.ENGINE.names:
         reason = "the engines in C were not compiled"
         if os.environ.get("CXFR_REQUIRE_REAL"):
             pytest.fail(reason)
         pytest.skip(reason)
-    before = engine.ENGINE, framer.ENGINE
+    before = engine.ENGINE.chosen, framer.ENGINE.chosen
     monkeypatch.setenv("CXFR_ENGINE", wanted)
     engine.use_from_environment()
     yield wanted
-    engine.use(before[0])
-    framer.use(before[1])
+    engine.ENGINE.use(before[0])
+    framer.ENGINE.use(before[1])

@@ -63,7 +63,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == (f"cxfr-proxy {__version__} (framer: {framer.ENGINE}, relay: {engine.ENGINE})\n")
+    assert capsys.readouterr().out == (
+        f"cxfr-proxy {__version__} (framer: {framer.ENGINE.chosen}, relay: {engine.ENGINE.chosen})\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ SOURCES: Final = {
 ORDER: Final = (
     (
         "bounded",
+        "engines",
         "errors",
         "events",
         "file_lock",

@@ -37,7 +37,7 @@ def run(options: Options) -> Report:
     rounds = options.rounds_or(7, 3)
     report = new_report("framing", options)
     report.about["lxml"] = f"{etree.__version__}, libxml2 {'.'.join(map(str, etree.LIBXML_VERSION))}"
-    engines = [*framer.ENGINES, _LXML]
+    engines = [*framer.ENGINE.names, _LXML]
     panels = {cut: Bars(cut, "MB/s", logarithmic=True, digits=0) for cut in _CUTS}
     table = Table(
         "Framing: ns per stanza, MB/s, and how many times as long as the first engine",
@@ -98,7 +98,7 @@ def _time(reader: Reader, chunks: Sequence[bytes], seconds: float) -> float:
 
 
 def _framer_reader(engine: str) -> Reader:
-    framer.use(engine)
+    framer.ENGINE.use(engine)
     reading = framer.new_framer(max_element_bytes=_MAX_ELEMENT, max_depth=_MAX_DEPTH)
     assert reading.step(HEADER) == len(HEADER)
     assert isinstance(reading.events.pop(), StreamStart)

@@ -72,7 +72,7 @@ class _Version(argparse.Action):
         from cxfr_proxy.relay import engine
         from cxfr_proxy.xmpp.framing import framer
 
-        print(f"{PROGRAM} {__version__} (framer: {framer.ENGINE}, relay: {engine.ENGINE})")
+        print(f"{PROGRAM} {__version__} (framer: {framer.ENGINE.chosen}, relay: {engine.ENGINE.chosen})")
         parser.exit()
 
 

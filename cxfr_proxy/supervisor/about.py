@@ -83,7 +83,7 @@ class AboutProxy:
         expiries = [*self._certificates.shown.expiries.values(), *self._http_certificate.expiries.values()]
         return InfoRow(
             version=__version__,
-            engine=f"framer {framer.ENGINE}, relay {engine.ENGINE}",
+            engine=f"framer {framer.ENGINE.chosen}, relay {engine.ENGINE.chosen}",
             python=platform.python_version(),
             openssl=ssl.OPENSSL_VERSION.removeprefix("OpenSSL "),
             pid=os.getpid(),

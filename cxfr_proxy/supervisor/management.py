@@ -275,7 +275,7 @@ class Management:
                 self._operations.drains,
                 FilesRead(self._node_source.status, self.files.certificates, self._access.certificate, self.reloads),
                 capacity=room,
-                build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
+                build={"version": __version__, "framer": framer.ENGINE.chosen, "relay": engine.ENGINE.chosen},
                 share=SHARE if config.workers == 1 else SHARE_OF_NOBODY,
             )
             status = ProxyStatus(self._cluster, self._workers, scraper, self._host)

@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 from e2e_migrate import CLIENTS, world
 from e2e_proxy import until
+from engines import using
 from waiting import PATIENCE_SECONDS
 
 from cxfr_proxy.demo.account import judge
@@ -30,12 +31,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
     return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
 
 
-@pytest.fixture(params=engine.ENGINES, autouse=True)
+@pytest.fixture(params=engine.ENGINE.names, autouse=True)
 def which(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = engine.ENGINE
-    engine.use(request.param)
-    yield
-    engine.use(before)
+    with using(engine.ENGINE, request.param):
+        yield
 
 
 @pytest.fixture(autouse=True)

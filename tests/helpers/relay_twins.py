@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
+from engines import using
 from relay_tools import server_transport
 from websocket_client import CLOSE, OPEN, PING, Browser, closing, fragments, masked, text
 
@@ -350,12 +351,8 @@ def tell(
 ) -> tuple[Seen, dict[Side, float]]:
     """Return everything that was seen, with that engine, and when the switchboard heard each side last. Inside of
     trio."""
-    before = engine.ENGINE
-    engine.use(which)
-    try:
+    with using(engine.ENGINE, which):
         told = Told(story, contexts)
-    finally:
-        engine.use(before)
     for step in story.steps:
         told.tell(step)
     board = told.pump._poller._board

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from engines import using
 from relay_tools import client_context, server_context, shake_hands, tcp_pair, transport_pair, write_pem
 from relay_twins import STANZAS, Step, Story, Told, scanner
 
@@ -124,12 +125,10 @@ def test_what_an_error_means(
 # --- in the pump
 
 
-@pytest.fixture(params=engine.ENGINES)
+@pytest.fixture(params=engine.ENGINE.names)
 def which(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = engine.ENGINE
-    engine.use(request.param)
-    yield request.param
-    engine.use(before)
+    with using(engine.ENGINE, request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("when", ["read", "written"])
@@ -171,7 +170,7 @@ def _tell_record_begins(told: Told) -> None:
 
 
 async def test_what_a_tls_leg_says_to_the_switchboard_is_forgotten() -> None:
-    if engine.ENGINE != "native":
+    if engine.ENGINE.chosen != "native":
         pytest.skip("the relay loop was not compiled here, or is not to run")
     from cxfr_proxy.relay._turn import Switchboard
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engines import using
 from relay_tools import client_context, no_leak, server_context, write_pem
 from relay_twins import Story, Told, secured
 
@@ -23,12 +24,10 @@ NEWS = b"<presence/>"
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
-@pytest.fixture(params=engine.ENGINES, autouse=True)
+@pytest.fixture(params=engine.ENGINE.names, autouse=True)
 def which(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = engine.ENGINE
-    engine.use(request.param)
-    yield
-    engine.use(before)
+    with using(engine.ENGINE, request.param):
+        yield
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ async def test_the_session_goes_on_with_the_other_node(contexts: Contexts, tls: 
 
 
 async def test_what_passes_by_itself_does_so_again(contexts: Contexts) -> None:
-    if engine.ENGINE != "native" or framer.ENGINE != "native":
+    if engine.ENGINE.chosen != "native" or framer.ENGINE.chosen != "native":
         pytest.skip("there is no switchboard, or none that can scan")
     it = World(contexts, tls=False)
     it.offer()

@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 import trio
+from engines import using
 from relay_tools import transport_pair, until
 from relay_twins import Deaf, Jumpy, Story
 from trio.testing import MockClock
@@ -99,12 +100,8 @@ class Party:
 @contextmanager
 def party_of(which: str, count: int, *, costly_seconds: float = 1e9) -> Iterator[tuple[Pump, list[Party]]]:
     """A pump that has no time: each part of a turn serves one leg."""
-    before = engine.ENGINE
-    engine.use(which)
-    try:
+    with using(engine.ENGINE, which):
         pump = Pump(write_stall_timeout=30, share_seconds=0.0, costly_seconds=costly_seconds)
-    finally:
-        engine.use(before)
     parties = [Party(pump, number) for number in range(count)]
     try:
         yield pump, parties
@@ -116,7 +113,7 @@ def party_of(which: str, count: int, *, costly_seconds: float = 1e9) -> Iterator
             party.close()
 
 
-both_engines = pytest.mark.parametrize("which", engine.ENGINES)
+both_engines = pytest.mark.parametrize("which", engine.ENGINE.names)
 both_sides = pytest.mark.parametrize("side", list(Side))
 
 

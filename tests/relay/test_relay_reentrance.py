@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
+from engines import using
 from relay_twins import Deaf, Step, Story, Told
 
 from cxfr_proxy.relay import engine
@@ -17,12 +18,10 @@ ORDER = Order(Trigger.DRAIN)
 Reaction = Callable[[LiveSession], None]
 
 
-@pytest.fixture(params=engine.ENGINES, autouse=True)
+@pytest.fixture(params=engine.ENGINE.names, autouse=True)
 def which(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = engine.ENGINE
-    engine.use(request.param)
-    yield
-    engine.use(before)
+    with using(engine.ENGINE, request.param):
+        yield
 
 
 class Reacting(Deaf):

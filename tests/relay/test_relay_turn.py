@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import relay_twins
+from engines import using
 from relay_tools import client_context, no_leak, server_context, tcp_pair, write_pem
 from relay_twins import STANZAS, Step, Story, Told, difference, random_story, scanner
 from websocket_client import PING, Browser, masked, text
@@ -23,7 +24,7 @@ from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.xmpp.framing import framer
 
-pytestmark = pytest.mark.skipif("native" not in engine.ENGINES, reason="the relay loop was not compiled here")
+pytestmark = pytest.mark.skipif("native" not in engine.ENGINE.names, reason="the relay loop was not compiled here")
 
 CLIENT, NODE = Side
 MESSAGE = STANZAS[0]
@@ -32,7 +33,7 @@ Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 @pytest.fixture(autouse=True)
 def native() -> None:
-    if engine.ENGINE != "native" or framer.ENGINE != "native":
+    if engine.ENGINE.chosen != "native" or framer.ENGINE.chosen != "native":
         pytest.skip("another engine was chosen")
 
 
@@ -302,19 +303,15 @@ def test_a_tls_socket_that_lies() -> None:
 
 
 def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = engine.ENGINE, framer.ENGINE
-    try:
+    with using(engine.ENGINE, "python"), using(framer.ENGINE, "expat"):
         monkeypatch.setenv("CXFR_ENGINE", "python")
         engine.use_from_environment()
-        assert (engine.ENGINE, framer.ENGINE) == ("python", "expat")
+        assert (engine.ENGINE.chosen, framer.ENGINE.chosen) == ("python", "expat")
         with select.epoll() as epoll:
             assert engine.new_switchboard(epoll) is None
         monkeypatch.setenv("CXFR_ENGINE", "native")
         engine.use_from_environment()
-        assert (engine.ENGINE, framer.ENGINE) == ("native", "native")
+        assert (engine.ENGINE.chosen, framer.ENGINE.chosen) == ("native", "native")
         monkeypatch.setenv("CXFR_ENGINE", "steam")
         with pytest.raises(ConfigError, match="CXFR_ENGINE: no relay engine 'steam' here, only native, python"):
             engine.use_from_environment()
-    finally:
-        engine.use(before[0])
-        framer.use(before[1])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 import pytest
+from engines import using
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
@@ -37,13 +38,11 @@ HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:strea
 END = b"</stream:stream>"
 
 
-@pytest.fixture(autouse=True, scope="module", params=framer.ENGINES)
+@pytest.fixture(autouse=True, scope="module", params=framer.ENGINE.names)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test here with every engine."""
-    usual = framer.ENGINE
-    framer.use(request.param)
-    yield request.param
-    framer.use(usual)
+    with using(framer.ENGINE, request.param):
+        yield request.param
 
 
 @dataclass
@@ -531,7 +530,7 @@ def test_judges_hostile_tokens_as_lxml_does_however_cut(body: bytes, sizes: list
 def _compare_with_lxml(body: bytes, sizes: list[int]) -> None:
     whole, cut = scan(body, [len(body) or 1]), scan(body, sizes)
     assert cut.boundary == whole.boundary
-    if framer.ENGINE == "native":
+    if framer.ENGINE.chosen == "native":
         _compare_with_expat(body, sizes, cut)
     assert [n for n in cut.events if not isinstance(n, StreamFault)] == [
         n for n in whole.events if not isinstance(n, StreamFault)
@@ -567,11 +566,8 @@ def _is_clean_stream(stream: bytes) -> bool:
 
 
 def _compare_with_expat(body: bytes, sizes: list[int], native: Outcome) -> None:
-    framer.use("expat")
-    try:
+    with using(framer.ENGINE, "expat"):
         expat = scan(body, sizes)
-    finally:
-        framer.use("native")
     assert native.boundary == expat.boundary
     assert [n for n in native.events if not isinstance(n, StreamFault)] == [
         n for n in expat.events if not isinstance(n, StreamFault)

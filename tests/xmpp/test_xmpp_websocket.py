@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from engines import using
 from lxml import etree
 from websocket_client import CLOSE, FRAMING, OPEN, PING, PONG, Browser, closing, fragments, masked, more, text
 
@@ -26,13 +27,11 @@ STREAMS = b' xmlns:stream="http://etherx.jabber.org/streams"'
 LANG = b' xml:lang="en"'
 
 
-@pytest.fixture(autouse=True, scope="module", params=framer.ENGINES)
+@pytest.fixture(autouse=True, scope="module", params=framer.ENGINE.names)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test here with every engine."""
-    usual = framer.ENGINE
-    framer.use(request.param)
-    yield request.param
-    framer.use(usual)
+    with using(framer.ENGINE, request.param):
+        yield request.param
 
 
 def new_stream(limit: int | None = 262_144) -> WebSocketStream:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from engines import using
 from websocket_client import (
     BINARY,
     CLOSING,
@@ -39,13 +40,11 @@ PARTS = (b"<a>fragment1", b"fragment2</a>")
 BOTH = b"".join(PARTS)
 
 
-@pytest.fixture(autouse=True, scope="module", params=framer.ENGINES)
+@pytest.fixture(autouse=True, scope="module", params=framer.ENGINE.names)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test here with every engine."""
-    usual = framer.ENGINE
-    framer.use(request.param)
-    yield request.param
-    framer.use(usual)
+    with using(framer.ENGINE, request.param):
+        yield request.param
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cxfr_proxy.engines import EngineChoice
 from cxfr_proxy.xmpp.framing._expat import ExpatFramer
 from cxfr_proxy.xmpp.framing.events import (
     MAX_ATTRIBUTES,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY_DEPTH",
     "ENGINE",
-    "ENGINES",
     "MAX_ATTRIBUTES",
     "MAX_EVENTS_PER_SCAN",
     "STANZAS",
@@ -74,7 +74,6 @@ __all__ = [
     "is_native",
     "may_be_watched",
     "new_framer",
-    "use",
 ]
 
 
@@ -135,20 +134,8 @@ def _load_native() -> type[Scanner] | None:
     return Scanner
 
 
-_native: Final = _load_native()
-
-ENGINES: Final = ("native", "expat") if _native is not None else ("expat",)
-"""The engines there are, the fastest first."""
-ENGINE = ENGINES[0]
-"""The engine that reads streams that are under way; see :func:`use`."""
-
-
-def use(engine: str) -> None:
-    """Use that engine for streams that begin from now on. Raises ``ValueError`` if it was not built here."""
-    global ENGINE  # one choice for the process, made before it serves
-    if engine not in ENGINES:
-        raise ValueError(f"no framing engine '{engine}' here, only {', '.join(ENGINES)}")
-    ENGINE = engine
+ENGINE: Final = EngineChoice("framing", _load_native(), other="expat")
+"""The engine that reads streams that are under way: one choice for the process, made before it serves."""
 
 
 def new_framer(*, max_element_bytes: int | None, max_depth: int) -> Framer:
@@ -168,14 +155,14 @@ def behind_usual_header(data: bytes, *, max_element_bytes: int | None, max_depth
     end = glance(data)
     if not end or (max_element_bytes is not None and end > max_element_bytes):
         return None
-    if _native is not None and ENGINE == "native":
-        return _native(USUAL_TAG, end, max_element_bytes, max_depth)
+    if ENGINE.native is not None:
+        return ENGINE.native(USUAL_TAG, end, max_element_bytes, max_depth)
     return ExpatFramer.behind_usual_header(data[:end], max_element_bytes=max_element_bytes, max_depth=max_depth)
 
 
 def is_native(framer: Framer) -> bool:
     """Return whether C code may feed it."""
-    return _native is not None and isinstance(framer, _native)
+    return ENGINE.compiled is not None and isinstance(framer, ENGINE.compiled)
 
 
 def behind_header(framer: Framer, tag: bytes, *, max_depth: int) -> Framer:
@@ -183,6 +170,6 @@ def behind_header(framer: Framer, tag: bytes, *, max_depth: int) -> Framer:
 
     ``tag`` is the stream's qualified name, which its closing tag has to repeat.
     """
-    if _native is None or ENGINE != "native":
+    if ENGINE.native is None:
         return framer
-    return _native(tag, framer.boundary, framer.max_element_bytes, max_depth)
+    return ENGINE.native(tag, framer.boundary, framer.max_element_bytes, max_depth)
