@@ -207,6 +207,18 @@ class Management:
         self._operations.kept.state = state
         await self.nodes.begin()
 
+    def have_state(self) -> None:
+        """Have the state file alone. Raises :class:`ConfigError` where another proxy has it.
+
+        Its lock stands beside the control socket, in a directory that may have to be made, and :meth:`begin` needs what
+        it keeps long before that. So a proxy that was about to end may have written once more in between.
+        """
+        self._operations.kept.lock()
+        before = self._operations.kept.load_again()
+        if before is not None:
+            self._sharing.take_over(before)
+            self._rolls.load()
+
     def serve(self, services: trio.Nursery) -> None:
         """Begin everything in ``services`` that needs no operator."""
         for task, run in (

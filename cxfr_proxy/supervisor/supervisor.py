@@ -191,9 +191,11 @@ class Supervisor:
             self._sockets.bind(config, named=self._settings.any_given("listen", "listen-unix"))
             # Before a proxy whose place this one takes gives up its own: what can't be had has to be known by then.
             self._management.bind()
-            if self._predecessor is not None:
+            if self._predecessor is None:
+                self._management.have_state()
+            else:
                 self._sockets.share()
-            self._kept.lock(self._predecessor.begins.state_lock if self._predecessor is not None else None)
+                self._kept.lock(self._predecessor.begins.state_lock)
             async with trio.open_nursery() as services:
                 for task, run in (
                     (Task.USER_MAP, self._send_user_map),

@@ -463,3 +463,21 @@ async def test_a_socket_that_is_given_away_goes_on_in_another_process(path: Path
         str(("stay", [Result("old")])),
     }
     assert not path.exists(), "the last one takes it along"
+
+
+async def test_a_connection_that_was_accepted_as_the_socket_was_given_away_is_cut(path: Path) -> None:
+    """Its task begins behind the handover: an order would wait there for the process that is the proxy no more."""
+    carried_out = []
+
+    async def old(caller: Caller, command: str, arguments: Mapping[str, object], send: SendLine) -> object:
+        carried_out.append(command)
+        return "old"
+
+    door = ControlDoor(path)
+    door.give_away(staying="stay")
+    ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
+    async with theirs:
+        await theirs.send_all(b'{"command": "drain"}\n')
+        await door._converse(old, ours)
+        assert await theirs.receive_some() == b""
+    assert carried_out == []

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import trio
+from fake_workers import house
 
 from cxfr_proxy.cluster.kept_state import KeptState, read_state
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.roll import RollRecord
 from cxfr_proxy.cluster.shared import Directive
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.file_lock import FileLock
 from cxfr_proxy.supervisor.orders.state_keeper import StateFile, StateKeeper
 from cxfr_proxy.supervisor.workers.catch_up import CatchUp
 
@@ -176,6 +178,29 @@ def test_two_proxies_can_not_keep_one_file(tmp_path: Path) -> None:
     third.unlock()
     second.lock()
     second.unlock()
+
+
+async def test_what_a_proxy_writes_as_it_ends_holds_in_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still have the lock when the next one has read the file already."""
+    before = KeptState(orders={"node1": DRAINED}, pins={"romeo@example.org": "node1"}, roll=RollRecord(("node1",)))
+    at_its_end = KeptState(orders={"node2": DRAINED}, pins={"juliet@example.org": "node1"})
+    lock = StateFile.lock
+
+    def other_ends(file: StateFile, inherited: int | None) -> FileLock | None:
+        file.write(at_its_end.encode())
+        return lock(file, inherited)
+
+    monkeypatch.setattr(StateFile, "lock", other_ends)
+    StateFile(tmp_path / "c.sock.state").write(before.encode())
+    async with house(tmp_path) as it:
+        console = it.supervisor.console
+        assert [row.state for row in await console.nodes.known_rows()] == ["ready", "drain"]
+        assert list(it.supervisor._drainer.drains) == ["node2"]
+        assert it.supervisor._assigned.pins.nodes == {"juliet@example.org": "node1"}
+        assert console.rolls.rows() == []
+        assert it.supervisor._kept.state == at_its_end
 
 
 def test_a_lock_of_another_file_is_no_lock(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ class ControlDoor:
         self._place: SocketFile | None = None
         self._held = ExitStack()
         self._accepting = trio.CancelScope()
+        self._given_away = False
         self._conversations: dict[trio.CancelScope, str | None] = {}  # with the command, once it is known
         self._ended = trio.Event()
 
@@ -91,6 +92,7 @@ class ControlDoor:
 
     def give_away(self, staying: str) -> None:
         """Leave the socket to a process that has it as well. Conversations end, but for commands of that name."""
+        self._given_away = True
         if self._place is not None:
             self._place.given_away = True
         self._accepting.cancel()
@@ -133,6 +135,9 @@ class ControlDoor:
             return await handler(caller, command, arguments, send)
 
         with trio.CancelScope() as scope:
+            # One that was accepted in the turn of give_away is not among those that it ends: it begins only now.
+            if self._given_away:
+                scope.cancel()
             self._conversations[scope] = None
             try:
                 await _serve_client(named, stream)

@@ -70,6 +70,7 @@ class Rolls:
     def load(self) -> None:
         """Take up a roll that was not over when the proxy ended; it has stopped where it was."""
         record = self._kept.state.roll
+        self.last = None
         if record is not None:
             self.last = Roll(record, trio.current_time())
             if record.stopped is None and record.node is not None:

@@ -122,6 +122,7 @@ class StateKeeper:
     def __init__(self, file: StateFile, memory: KnownSoftware, wall_clock: Callable[[], float] = time.time) -> None:
         self.path = file.path
         self.state = KeptState()
+        self._loaded = self.state.encode()
         self._file = file
         self._memory = memory
         self._wall_clock = wall_clock
@@ -140,7 +141,17 @@ class StateKeeper:
     def load(self) -> None:
         """Take up what was kept. Blocks for a moment. Raises :class:`ConfigError`."""
         self.state = self._file.read()
+        self._loaded = self.state.encode()  # the state itself changes from here on
         self._memory.software_was_known(self.state.software_known(self._wall_clock()))
+
+    def load_again(self) -> KeptState | None:
+        """Take up what another proxy has written since :meth:`load`. Return what was kept before; ``None``: nothing has
+        changed. Blocks and raises as that does."""
+        before, loaded = self.state, self._loaded
+        if self._file.read().encode() == loaded:
+            return None
+        self.load()
+        return before
 
     def check(self) -> None:
         """Raise :class:`ConfigError` where :meth:`load` would."""
