@@ -176,7 +176,7 @@ class Management:
     # --- settings
 
     def settings_taken(self, config: Config) -> None:
-        """Go by these from now on; see :class:`~.reloading.SettingsFollower`."""
+        """Go by these from now on; see :class:`~.reading.reloading.SettingsFollower`."""
         self._set_up_drains(config)
         self.checks.set_domains(config.domain)
         self._vacancy.set_domains(config.domain)

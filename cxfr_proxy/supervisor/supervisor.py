@@ -2,8 +2,8 @@
 
 These are the settings, the list of nodes and its source, the nodes' health, admin states, drains, the pace at which
 clients are moved (one token bucket), the control socket and signals. Workers are told of all of it as state, not as
-steps: :mod:`.node_states` sends everything that a worker has to know to do what is wanted, whenever it began. Only
-tokens are handed out one by one: a worker reports how many sessions it has to move
+steps: :mod:`.workers.node_states` sends everything that a worker has to know to do what is wanted, whenever it began.
+Only tokens are handed out one by one: a worker reports how many sessions it has to move
 (:class:`~cxfr_proxy.ipc.messages.Want`), is granted a token, and chooses the session that has been idle for longest.
 
 The listening sockets are made here and stay open here, so that connections wait for a worker that is being replaced.
@@ -342,7 +342,7 @@ class Supervisor:
     def report_rebalance(self, event: str, rebalance: Rebalance) -> None:
         log_rebalance(event, rebalance)
 
-    # --- settings: see :class:`~.reloading.SettingsFollower`
+    # --- settings: see :class:`~.reading.reloading.SettingsFollower`
 
     def settings_taken(self, config: Config) -> None:
         events.adjust(config.log_format, config.log_level)

@@ -196,7 +196,7 @@ async def test_what_a_proxy_writes_as_it_ends_holds_in_the_next_one(
     StateFile(tmp_path / "c.sock.state").write(before.encode())
     async with house(tmp_path) as it:
         console = it.supervisor.console
-        assert [row.state for row in await console.nodes.known_rows()] == ["ready", "drain"]
+        assert [row.admin_state for row in await console.nodes.known_rows()] == ["ready", "drain"]
         assert list(it.supervisor._drainer.drains) == ["node2"]
         assert it.supervisor._assigned.pins.nodes == {"juliet@example.org": "node1"}
         assert console.rolls.rows() == []

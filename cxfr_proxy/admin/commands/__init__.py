@@ -1,4 +1,4 @@
-"""What an operator can ask and order, whichever way it comes in.
+"""The commands and views of an operator, whichever way they come in.
 
 ========= ============================================================================
 table     THE table of commands, and carrying one out

@@ -2,8 +2,8 @@
 
 A command is a row: its name, its arguments, whether it changes anything, and how it is carried out. The command line's
 parser, its help and the control socket's checks are drawn from :data:`COMMANDS`, so a new command is one row and one
-function in :mod:`.actions`. A row says which parts of the :class:`~.console.Console` its function takes, and what those
-who give the command may at least do.
+function in :mod:`.actions`. A row says which parts of the :class:`~cxfr_proxy.admin.console.console.Console` its
+function takes, and what those who give the command may at least do.
 
 Each of the :data:`~.views.VIEWS` is a command as well: ``show nodes``. On the control socket its second word is the
 argument ``what`` of the command ``show``.

@@ -142,7 +142,7 @@ class DrainControl:
         emit(_log, "undrain", node=node, sessions=self._drainer.left(node), rebalance=None if rebalance else False)
 
     def follow(self, node: str) -> AsyncGenerator[DrainProgress, None]:
-        """Return how far the drain is, again and again until its end; see :func:`~.feed.follow`.
+        """Return how far the drain is, again and again until its end; see :func:`~cxfr_proxy.admin.feed.follow`.
 
         Raises :class:`ConfigError` for a node that isn't drained.
         """

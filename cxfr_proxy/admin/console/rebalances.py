@@ -87,7 +87,7 @@ class RebalanceControl:
             raise ConfigError("no rebalance goes on")
 
     def follow(self) -> AsyncGenerator[RebalanceProgress, None]:
-        """Return how far the latest one is, again and again until its end; see :func:`~.feed.follow`.
+        """Return how far the latest one is, again and again until its end; see :func:`~cxfr_proxy.admin.feed.follow`.
 
         Raises :class:`ConfigError` where there was none.
         """

@@ -68,7 +68,7 @@ class RollControl:
         )
 
     async def follow(self, *, runs: bool) -> AsyncGenerator[RollProgress, None]:
-        """Return how far the roll is, again and again until its end; see :func:`~.feed.follow`.
+        """Return how far the roll is, again and again until its end; see :func:`~cxfr_proxy.admin.feed.follow`.
 
         ``runs``: whoever follows restarts the nodes, until they stop following. Raises :class:`ConfigError` where there
         is no roll.

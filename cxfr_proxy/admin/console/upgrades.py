@@ -29,7 +29,7 @@ class UpgradeControl:
         await self._upgrades.until_decided()
 
     def follow(self) -> AsyncGenerator[UpgradeProgress, None]:
-        """Return how far it is, again and again until its end; see :func:`~.feed.follow`.
+        """Return how far it is, again and again until its end; see :func:`~cxfr_proxy.admin.feed.follow`.
 
         Raises :class:`ConfigError` where there was none.
         """

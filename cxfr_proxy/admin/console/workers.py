@@ -38,7 +38,7 @@ class WorkerControl:
         self._restarts.begin()
 
     def follow(self) -> AsyncGenerator[RestartProgress, None]:
-        """Return how far it is, again and again until its end; see :func:`~.feed.follow`.
+        """Return how far it is, again and again until its end; see :func:`~cxfr_proxy.admin.feed.follow`.
 
         Raises :class:`ConfigError` where workers were never being replaced.
         """

@@ -1,4 +1,4 @@
-"""What the proxy answers: flat rows, the same for people's tables and for programs.
+"""The proxy's answers: flat rows, the same for people's tables and for programs.
 
 ========== ==========================================
 rows       what can be seen

@@ -1,4 +1,4 @@
-"""What goes on for as long as an operator wants it, and outlives each worker.
+"""An operator's orders that go on until they are done: they outlive each worker.
 
 ============== ==============================================================
 drains         keeps the drains that workers carry out

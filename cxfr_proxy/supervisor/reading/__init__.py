@@ -1,4 +1,4 @@
-"""What is read at the start and at each reload, and sent to the workers.
+"""The settings and files that are read at the start and at each reload, and sent to the workers.
 
 ============ ==============================================================================
 reloading    takes settings and files anew: all of it, or nothing

@@ -143,7 +143,8 @@ class Reloading:
     async def reload(self) -> str:
         """Read settings, nodes, user map, certificates and tokens again. Return in a sentence what was done.
 
-        Raises :class:`~.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
+        Raises :class:`~cxfr_proxy.admin.console.reloads.ReloadRefused` for all that is wrong, and then nothing has
+        changed.
         """
         # Before it is read: what is written from here on is a change.
         before, self._seen = self._seen, self._look(self._settings.config)

@@ -73,7 +73,7 @@ def only_in_part() -> str:
 
 
 class PredecessorQuestions:
-    """The old one, process ``pid``, as an :class:`~.link.Answerer`."""
+    """The old one, process ``pid``, as an :class:`~cxfr_proxy.supervisor.workers.link.Answerer`."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

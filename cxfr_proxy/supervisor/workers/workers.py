@@ -136,7 +136,7 @@ class WorkerSlot:
 
 
 class Workers:
-    """All slots; iterating yields the workers. It is the console's :class:`~.parts.Sessions`."""
+    """All slots; iterating yields the workers. The console's :class:`~cxfr_proxy.admin.console.parts.Sessions`."""
 
     def __init__(self, workers: int) -> None:
         self.slots = [WorkerSlot(number) for number in range(1, workers + 1)]
