@@ -13,9 +13,14 @@ one bad check, the first ever       down      as it was    it was up on trust al
 no connection for a session         down      as it was    checks come at once
 sessions say that it is going       down      as it was    not up again within :data:`HOLD_SECONDS`
 logins fail one after the other     down      as it was    likewise, each time twice as long, until one works
+no answer, but logins work          as it was as it was    counted, and decides nothing now: the node is slow
 one good check                      as it was good         nobody else leaves a node that answers again
 ``rise`` good checks in a row       up        good         one, if it is new in the list
 =================================== ========= ============ =========================================================
+
+A login that has worked since a check began shows that the node was alive as the check was not answered (decision
+0047). It puts off what silent checks would decide, until one of them ends without such a login. So a node that is gone
+is found as early as without that rule: nobody logs in to it.
 
 When a node comes up, its weight grows in steps during its warm-up (``slowstart``). A node that has not been checked yet
 counts as up, as all nodes do when a proxy starts.
@@ -85,6 +90,8 @@ class Vitals:
         self._new = new
         self._good = self._bad = self._refused = self._silent = 0  # checks in a row
         self._seen = False  # well, at least once
+        self.slow = False
+        """Whether its checks alone would have decided that it is down by now: clients still log in."""
         self._going = _Streak()
         self._logins = _Streak()
         self._login_hold = HOLD_SECONDS
@@ -95,7 +102,9 @@ class Vitals:
 
     # --- checks
 
-    def checked(self, finding: Finding, now: float) -> None:
+    def checked(self, finding: Finding, now: float, *, logins_work: bool = False) -> None:
+        """Take in a check that has just ended. ``logins_work``: a client has logged in since it began."""
+        self.slow = False
         if finding is Finding.OK:
             self._good += 1
             self._bad = self._refused = self._silent = 0
@@ -105,7 +114,7 @@ class Vitals:
             self._bad += 1
             self._refused = self._refused + 1 if finding is Finding.REFUSED else 0
             self._silent = self._silent + 1 if finding is Finding.SILENT else 0
-            self._on_bad(now)
+            self._on_bad(now, alive=finding is Finding.SILENT and logins_work)
 
     def _on_good(self, now: float) -> None:
         node = self.node
@@ -119,9 +128,12 @@ class Vitals:
             self._up_since = now
             self.grow(now)
 
-    def _on_bad(self, now: float) -> None:
+    def _on_bad(self, now: float, *, alive: bool) -> None:
         node = self.node
         sure = self._bad >= node.spec.fall or self._refused >= REFUSALS
+        if alive:
+            self.slow = sure and node.health is Health.UP
+            return
         if sure or not self._seen:
             self._mark_down(now)
         if sure:

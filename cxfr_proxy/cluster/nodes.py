@@ -266,9 +266,11 @@ class NodeSpec:
     """The domains it serves, by :func:`~cxfr_proxy.spellings.domain_key`; empty: all."""
     check: Check = option(_one_of(Check), Check.STREAM)
     inter: float = option(_time(LEAST_SECONDS), 2.0, needs_check=True)
-    """Seconds between two checks, and the longest that one may take."""
+    """Seconds between two checks."""
     fast_inter: float | None = option(_time(LEAST_SECONDS), None, needs_check=True)
     """Seconds between two checks while its health is in doubt; ``None``: as always."""
+    check_timeout: float | None = option(_time(LEAST_SECONDS), None, needs_check=True)
+    """Seconds that a check may take; ``None``: as many as there are between two."""
     rise: int = option(COUNT, 2, needs_check=True)
     """Good checks in a row after which it is up."""
     fall: int = option(COUNT, 3, needs_check=True)
@@ -293,6 +295,11 @@ class NodeSpec:
         if self.settle is not None:
             return self.settle
         return SHARED_SETTLE_SECONDS if self.resume is Resume.SHARED else 0.0
+
+    @property
+    def check_seconds(self) -> float:
+        """Return how many seconds a check may take."""
+        return self.inter if self.check_timeout is None else self.check_timeout
 
     @property
     def uses_tls(self) -> bool:

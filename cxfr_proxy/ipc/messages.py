@@ -23,7 +23,7 @@ from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 38
+VERSION: Final = 39
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -266,7 +266,8 @@ class NodeFailsLogins(Message, frozen=True):
 
 
 class NodeServes(Message, frozen=True):
-    """A client has logged in on the node for that domain: the worker's first one for it, or after one that failed."""
+    """A client has logged in on the node for that domain: the worker's first one in about a second, or after one that
+    failed."""
 
     node: str
     domain: str

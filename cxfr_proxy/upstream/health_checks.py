@@ -4,7 +4,7 @@ The consequences for a node's health are a table in :mod:`cxfr_proxy.cluster.hea
 every ``inter`` seconds, or ``fast-inter`` while there is doubt, and at once after sessions have met something. Each
 node has a task of its own, so its checks never overlap and a silent node holds up no other. The time between two checks
 varies by chance, and so does the first one's: many nodes, and many proxies that were started together, are not looked
-at in step.
+at in step. A check that takes longer than that is followed by the next one at once.
 
 A check connects as a session would be connected: with the PROXY header, and with TLS. The streams it opens are for the
 domains that the node serves; those that it was not asked for yet all at once, and then one per check, in turn. A domain
@@ -85,11 +85,20 @@ class _Watch:
         """Domains for which it has answered."""
         self.turn = 0
         """Of these, whose it is."""
+        self.logins: dict[str, float] = {}
+        """When a client has logged in last, by the domain's key."""
         self.first = True
         self.wake = trio.Event()
         self.watched = False
         self.in_line = True
         """It waits for its first look, or for one at its new line."""
+
+    def logins_work(self, domain: str | None, since: float) -> bool:
+        """Return whether a client has logged in for that domain since then; ``None``: for any domain. A node may serve
+        one domain and hang for another."""
+        if domain is None:
+            return any(at >= since for at in self.logins.values())
+        return self.logins.get(domain_key(domain), -math.inf) >= since
 
 
 class HealthChecks:
@@ -141,7 +150,9 @@ class HealthChecks:
 
     def login_worked(self, node: Node, domain: str) -> None:
         """Note that a client has logged in for that domain."""
-        self._watch_of(node).vitals.login_worked()
+        watch = self._watch_of(node)
+        watch.vitals.login_worked()
+        watch.logins[domain_key(domain)] = trio.current_time()
         self.served(domain)
 
     def served(self, domain: str) -> None:
@@ -173,7 +184,7 @@ class HealthChecks:
         """Take in a node's new line. Results at another address mean nothing any more."""
         watch = self._watch_of(node)
         if node.check is None:
-            watch.vitals, watch.greeted = Vitals(node), set()
+            watch.vitals, watch.greeted, watch.logins = Vitals(node), set(), {}
         watch.in_line = True
         watch.wake.set()
 
@@ -257,12 +268,15 @@ class HealthChecks:
     async def _check(self, watch: _Watch) -> None:
         node, vitals = watch.node, watch.vitals
         began = trio.current_time()
-        seen = ProbeResult(Finding.OK)
+        seen, logins_work = ProbeResult(Finding.OK), False
         if node.spec.check is Check.NONE:
             await trio.lowlevel.checkpoint()
         else:
             for domain in self._domains_to_ask(watch):
+                asked_at = trio.current_time()
                 seen = await self._ask(watch, domain)
+                # A check that only connects is about the machine and the listener, which all domains share.
+                logins_work = watch.logins_work(domain if node.spec.check is Check.STREAM else None, asked_at)
                 if seen.finding is not Finding.OK:
                     break
         if watch.vitals is not vitals or not self._is_listed(watch):
@@ -272,7 +286,7 @@ class HealthChecks:
             text = _WORDS.get(seen.finding, seen.reason) or str(seen.finding)
             node.check = CheckResult(text, now, now - began)
             node.checks_failed += seen.finding is not Finding.OK
-        self._judge(watch, lambda vitals: vitals.checked(seen.finding, now), seen.reason)
+        self._judge(watch, lambda vitals: vitals.checked(seen.finding, now, logins_work=logins_work), seen.reason)
 
     def _domains_to_ask(self, watch: _Watch) -> Sequence[str | None]:
         spec = watch.node.spec
@@ -287,7 +301,7 @@ class HealthChecks:
         spec = node.spec
         seen = _UNFORESEEN
         with isolated(Task.CHECK, node=node.name):
-            seen = await self._probe(spec, domain, seconds=spec.inter, stream=spec.check is Check.STREAM)
+            seen = await self._probe(spec, domain, seconds=spec.check_seconds, stream=spec.check is Check.STREAM)
         if seen.finding is Finding.OK and domain is not None and watch.vitals is vitals:
             watch.turn += 1
             watch.greeted.add(domain)
@@ -316,12 +330,14 @@ class HealthChecks:
 
     def _judge(self, watch: _Watch, apply: Callable[[Vitals], None], reason: str | None) -> None:
         node = watch.node
-        health, session_outlook = node.health, node.session_outlook
+        health, session_outlook, slow = node.health, node.session_outlook, watch.vitals.slow
         apply(watch.vitals)
         if node.health is not health and node.health is Health.DOWN:
             emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
         elif node.health is not health:
             emit(_log, "node-up", node=node.name, slowstart=node.spec.slowstart or None)
+        if watch.vitals.slow and not slow:
+            emit(_log, "node-slow", level=logging.WARNING, node=node.name, reason=reason)
         if node.session_outlook is not session_outlook and node.session_outlook is not SessionOutlook.GOOD:
             emit(
                 _log,

@@ -5,6 +5,9 @@ Tokens come from the supervisor's bucket, and what sessions learn of their nodes
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import trio
 
 from cxfr_proxy.cluster.members import Node
@@ -19,6 +22,10 @@ from cxfr_proxy.ipc.messages import (
 )
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.worker.reporter import Reporter
+
+_TELL_SECONDS: Final = 1.0
+"""For so long a node's login for a domain is told of once, and not each. It is less than a check takes that is not
+answered, with the usual settings: one that works meanwhile shows that the node is alive."""
 
 
 class GrantedTokens:
@@ -85,7 +92,8 @@ class HealthReporter:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._served: set[str] = set()  # as many as nodes have domains
+        self._told: set[tuple[str, str]] = set()  # nodes, each with a domain, of which it was told in this second
+        self._forget_at = -math.inf
         self._failing: set[str] = set()  # nodes of which the last login that was told of failed
 
     def connect_failed(self, node: Node, reason: str) -> None:
@@ -101,9 +109,12 @@ class HealthReporter:
         self._reporter.post(NodeFailsLogins(node.name, reason))
 
     def login_worked(self, node: Node, domain: str) -> None:
-        key = domain_key(domain)
-        # One report for each domain, and one for each node that was failing: not one for each login.
-        if key not in self._served or node.name in self._failing:
-            self._served.add(key)
+        now = trio.current_time()
+        if now >= self._forget_at:
+            self._told.clear()
+            self._forget_at = now + _TELL_SECONDS
+        login = node.name, domain_key(domain)
+        if login not in self._told or node.name in self._failing:
+            self._told.add(login)
             self._failing.discard(node.name)
             self._reporter.post(NodeServes(node.name, domain))

@@ -21,7 +21,9 @@ from cxfr_proxy.cluster.nodes import Health, SessionOutlook
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 
-CHECKS = {"o": Finding.OK, "r": Finding.REFUSED, "s": Finding.SILENT, "f": Finding.FAILED}
+SLOW = "S"
+"""A check that brought no answer in time, while clients logged in."""
+CHECKS = {"o": Finding.OK, "r": Finding.REFUSED, "s": Finding.SILENT, SLOW: Finding.SILENT, "f": Finding.FAILED}
 STATES = {
     (Health.UP, SessionOutlook.GOOD): "u",
     (Health.DOWN, SessionOutlook.GOOD): "d",
@@ -43,7 +45,7 @@ def told(of: Vitals, checks: str) -> str:
     """The state after each check; they are a second apart."""
     states = ""
     for second, check in enumerate(checks):
-        of.checked(CHECKS[check], float(second))
+        of.checked(CHECKS[check], float(second), logins_work=check == SLOW)
         states += state(of)
     return states
 
@@ -76,10 +78,35 @@ def told(of: Vitals, checks: str) -> str:
         ("", "r", "d"),
         ("", "foo", "ddu"),
         ("fall=1", "s", "D"),
+        # Clients log in: it was alive, and one silent check without that is as sure as it would have been.
+        ("", "oSSSSSo", "uuuuuuu"),
+        ("", "oSSSSs", "uuuuuD"),
+        ("", "oSsSs", "uuuuD"),
+        ("", "offS", "uuuu"),
+        ("", "offSf", "uuuuF"),
+        ("fall=1", "SSs", "uuD"),
+        ("", "osssSSs", "uuuDDDD"),
+        ("", "oSrr", "uuuF"),
     ],
 )
 def test_checks(options: str, checks: str, states: str) -> None:
     assert told(vitals(options), checks) == states
+
+
+def test_a_slow_node_is_one_that_checks_alone_would_have_given_up() -> None:
+    node = vitals()
+    slow = ""
+    for check in "oSSSSoSSSsSS":
+        slow += "S" if told(node, check) and node.slow else "-"
+    assert slow == "---SS---S---", "neither one of which there is doubt, nor one that is down"
+
+
+@pytest.mark.parametrize("finding", [Finding.REFUSED, Finding.FAILED])
+def test_logins_excuse_no_wrong_answer(finding: Finding) -> None:
+    node = vitals()
+    for second in range(3):
+        node.checked(finding, float(second), logins_work=True)
+    assert state(node) == "F"
 
 
 @pytest.mark.parametrize(("checks", "states"), [("oo", "uu"), ("foff", "duuu"), ("fffoo", "ddFuu")])
@@ -255,16 +282,22 @@ def test_placement_follows() -> None:
 # --- all stories
 
 
-@given(st.lists(st.sampled_from("orsf"), max_size=40).map("".join), st.integers(1, 4), st.integers(1, 4), st.booleans())
+@given(
+    st.lists(st.sampled_from("orsSf"), max_size=40).map("".join), st.integers(1, 4), st.integers(1, 4), st.booleans()
+)
 def test_any_story(checks: str, rise: int, fall: int, new: bool) -> None:
     """Against what an operator would read off the last checks."""
     node = vitals(f"rise={rise} fall={fall}", new=new)
+    before = state(node)
     for number, after in enumerate(told(node, checks)):
         past = checks[: number + 1]
-        bad = len(past) - len(past.rstrip("rsf"))
-        if bad >= fall or past.endswith("rr"):
+        bad = len(past) - len(past.rstrip("rsSf"))
+        if past.endswith(SLOW):
+            assert after == before
+        elif bad >= fall or past.endswith("rr"):
             assert after in "FD"
-            assert (after == "D") is (past[-fall:] == "s" * fall)
+            assert (after == "D") is (past[-fall:].lower() == "s" * fall)
+        before = after
         if past.endswith("o" * rise):
             assert after == "u"
         if past.endswith("o"):

@@ -53,7 +53,7 @@ class World:
         self.changes: list[tuple[str, Health, SessionOutlook]] = []
         self.warm_ups: list[float] = []
         self.featured: list[str] = []
-        self._changed_at = -1.0
+        self.changed_at = -1.0
         self._seen = {node.name: (node.health, node.session_outlook, node.warm_up) for node in self.cluster}
         self._features = {node.name: node.features for node in self.cluster}
         self.cluster.watch(self._changed)
@@ -72,10 +72,10 @@ class World:
         if warm_up != node.warm_up:
             self.warm_ups.append(node.warm_up)
         if (health, outlook) != (node.health, node.session_outlook):
-            if self.changes and self.changes[-1][0] == name and self._changed_at == trio.current_time():
+            if self.changes and self.changes[-1][0] == name and self.changed_at == trio.current_time():
                 self.changes.pop()
             self.changes.append((name, node.health, node.session_outlook))
-            self._changed_at = trio.current_time()
+            self.changed_at = trio.current_time()
 
     def node(self, name: str) -> Node:
         return self.cluster.get(name)
@@ -201,6 +201,93 @@ async def test_a_silent_node_holds_up_no_other_and_is_not_asked_twice_at_once(
     await trio.sleep(5)
     assert world.changes == [("a", Health.DOWN, SessionOutlook.DEAD)]
     assert len(world.looks.times["b"]) >= 4
+
+
+class Logins:
+    """Clients who log in again and again, until told to stop."""
+
+    def __init__(self, world: World, *domains: str) -> None:
+        self._world = world
+        self._domains = domains
+        self.stop = trio.CancelScope()
+
+    async def go_on(self) -> None:
+        with self.stop:
+            while True:
+                await trio.sleep(0.7)
+                for domain in self._domains:
+                    self._world.checks.login_worked(self._world.node("a"), domain)
+
+
+@pytest.mark.parametrize("check", ["stream", "tcp"])
+async def test_a_busy_node_on_which_clients_log_in_is_not_given_up(
+    begin: Begin, nursery: trio.Nursery, autojump_clock: MockClock, check: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = begin(f"a 10.0.0.1 check={check}\nb 10.0.0.2", "example.org")
+    logins = Logins(world, "example.org")
+    nursery.start_soon(logins.go_on)
+    await trio.sleep(10)
+    world.looks.findings["a"], world.looks.seconds["a"] = Finding.SILENT, 1000.0
+    await trio.sleep(100)
+    assert world.changes == []
+    assert world.node("a").checks_failed > 40
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["node-slow"], "once"
+    logins.stop.cancel()
+    await trio.sleep(4.1)
+    assert world.changes == [("a", Health.DOWN, SessionOutlook.DEAD)], "the next check without a login decides"
+
+
+async def seconds_to_find(after: float, *, clients: bool) -> float:
+    """How long it takes to find a node that is silent from then on, and whose clients log in until then."""
+    world = World("a 10.0.0.1", "example.org")  # alone, so that its pauses are the same each time
+    logins = Logins(world, "example.org")
+    async with trio.open_nursery() as running:
+        running.start_soon(world.checks.run)
+        if clients:
+            running.start_soon(logins.go_on)
+        await trio.sleep(after)
+        world.looks.findings["a"], world.looks.seconds["a"] = Finding.SILENT, 1000.0
+        logins.stop.cancel()
+        gone_at = trio.current_time()
+        await trio.sleep(15)
+        running.cancel_scope.cancel()
+    assert world.changes == [("a", Health.DOWN, SessionOutlook.DEAD)]
+    return world.changed_at - gone_at
+
+
+async def test_a_node_that_is_gone_is_found_as_early_where_clients_have_logged_in_till_then(
+    autojump_clock: MockClock,
+) -> None:
+    for number in range(20):
+        after = 10 + number / 7
+        found = await seconds_to_find(after, clients=True)
+        assert found == pytest.approx(await seconds_to_find(after, clients=False))
+        assert found < 3 * 2.0 * (1 + JITTER) + 2.0
+
+
+async def test_logins_for_one_domain_say_nothing_of_another(
+    begin: Begin, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    world = begin("a 10.0.0.1\nb 10.0.0.2", "example.org", "example.net")
+    nursery.start_soon(Logins(world, "EXAMPLE.org").go_on)
+    await trio.sleep(10)
+    world.looks.findings["example.net"], world.looks.seconds["a"] = Finding.SILENT, 1.9
+    await trio.sleep(15)
+    assert ("a", Health.DOWN, SessionOutlook.DEAD) in world.changes
+
+
+async def test_a_check_may_take_longer_than_the_time_between_two(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 inter=1s check-timeout=5s", "example.org")
+    world.looks.seconds["a"] = 4.0
+    await trio.sleep(30)
+    assert world.changes == []
+    times = world.looks.times["a"][1:]
+    assert all(later - earlier == pytest.approx(4.0) for earlier, later in pairwise(times)), "and then comes the next"
+    world.looks.findings["a"], world.looks.seconds["a"] = Finding.SILENT, 1000.0
+    await trio.sleep(14)
+    assert world.changes == []
+    await trio.sleep(5.1)
+    assert world.changes == [("a", Health.DOWN, SessionOutlook.DEAD)]
 
 
 @pytest.mark.parametrize("cause", ["connect", "going", "logins"])
