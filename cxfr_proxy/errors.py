@@ -7,6 +7,9 @@ session ends. Any other exception is a defect of this program.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import TracebackType
+
 
 class CxfrProxyError(Exception):
     """The root of everything this package raises on purpose."""
@@ -31,6 +34,59 @@ class ConfigError(CxfrProxyError):
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         return f"{place}: {self.message}" if place else self.message
+
+    @property
+    def errors(self) -> tuple[ConfigError, ...]:
+        """The faults one by one."""
+        return (self,)
+
+
+class FileFaults(ConfigError):
+    """Several faults: of a file, in file order, or of several files. ``str()`` has one a line."""
+
+    def __init__(self, errors: Iterable[ConfigError]) -> None:
+        self._errors = tuple(errors)
+        first = self._errors[0]
+        super().__init__(first.message, file=first.file, line=first.line, column=first.column)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self._errors))
+
+    @property
+    def errors(self) -> tuple[ConfigError, ...]:
+        return self._errors
+
+
+class FaultList:
+    """Collects the operator's faults, so that they can mend all of them at once::
+
+        faults = FaultList()
+        for path in paths:
+            with faults:
+                read(path)
+        faults.check()
+
+    A fault ends its block, and no other one.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[ConfigError] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(exc, ConfigError):
+            self.errors += exc.errors
+            return True
+        return False
+
+    def check(self) -> None:
+        """Raise :class:`FileFaults` if there are any."""
+        if self.errors:
+            raise FileFaults(self.errors)
 
 
 class NoSuchSession(ConfigError):

@@ -11,9 +11,8 @@ import trio
 from cxfr_proxy.admin.text import clean
 from cxfr_proxy.cli.connecting import connect
 from cxfr_proxy.cli.exit_codes import FAULTS, OK
-from cxfr_proxy.cluster.tokens import FileFaults
 from cxfr_proxy.config.table import Config
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FileFaults
 
 if TYPE_CHECKING:
     from cxfr_proxy.cluster.nodes import NodeSpec
@@ -157,7 +156,7 @@ def _read(load: Callable[[], T]) -> T | None:
     try:
         return load()
     except ConfigError as exc:
-        for error in getattr(exc, "errors", (exc,)):
+        for error in exc.errors:
             print(clean(str(error)))
         return None
 

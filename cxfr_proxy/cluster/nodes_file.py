@@ -24,8 +24,8 @@ from typing import Final
 from cxfr_proxy.cluster.addresses import ADDRESS_FORMS, XMPP_PORT, XMPPS_PORT, UnixAddress, is_unix, read_address
 from cxfr_proxy.cluster.nodes import OPTIONS, Check, Migrate, NodeSpec, NodeTls, Resume
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
-from cxfr_proxy.cluster.tokens import FileFaults, Token, did_you_mean, tokens_of
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.cluster.tokens import Token, did_you_mean, tokens_of
+from cxfr_proxy.errors import ConfigError, FileFaults
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Of a node."""

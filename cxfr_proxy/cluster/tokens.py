@@ -41,18 +41,6 @@ class Token:
         return self.fault(f"expected {what}, found {repr(shown) if shown else 'nothing'}")
 
 
-class FileFaults(ConfigError):
-    """A file that cannot be used. ``errors`` are its faults in file order; ``str()`` has one a line."""
-
-    def __init__(self, errors: Iterable[ConfigError]) -> None:
-        self.errors: tuple[ConfigError, ...] = tuple(errors)
-        first = self.errors[0]
-        super().__init__(first.message, file=first.file, line=first.line, column=first.column)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.errors))
-
-
 def tokens_of(line: str, file: str, number: int) -> list[Token]:
     """Return the tokens of line ``number`` (from 1) before its comment."""
     tokens = [Token(found[0], file, number, found.start() + 1) for found in _TOKEN.finditer(line)]

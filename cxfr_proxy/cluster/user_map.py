@@ -20,8 +20,8 @@ from itertools import chain, islice
 from typing import Final
 
 from cxfr_proxy.cluster.nodes_file import NAME
-from cxfr_proxy.cluster.tokens import FileFaults, Token, not_utf8, tokens_of
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.cluster.tokens import Token, not_utf8, tokens_of
+from cxfr_proxy.errors import ConfigError, FileFaults
 from cxfr_proxy.spellings import user_key
 
 MAX_FAULTS: Final = 50

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import RedirectTargets
-from cxfr_proxy.cluster.tokens import FileFaults
 from cxfr_proxy.config.choices import (
     CxfrUnknown,
     NodeStreamManagement,
@@ -41,7 +40,7 @@ from cxfr_proxy.config.serving import ServingSettings
 from cxfr_proxy.config.settings import Reload, Setting, SettingsFile, settings_of, unknown_setting
 from cxfr_proxy.config.timeouts import Timeouts
 from cxfr_proxy.config.values import ListenAddress
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FileFaults
 from cxfr_proxy.spellings import domain_key
 
 __all__ = [
@@ -221,10 +220,15 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
 
     def check_serving(self) -> None:
         """Check that everything is set that serving needs; files are not opened. Raises :class:`ConfigError`."""
+        faults = []
         if self.backends is None:
-            raise ConfigError("--backends FILE is needed: it names the nodes (try --help, or the command demo)")
+            faults.append(
+                ConfigError("--backends FILE is needed: it names the nodes (try --help, or the command demo)")
+            )
         if not self.listen and not self.listen_unix:
-            raise ConfigError("listen: expected at least one ADDRESS:PORT, or a path of listen-unix")
+            faults.append(ConfigError("listen: expected at least one ADDRESS:PORT, or a path of listen-unix"))
+        if faults:
+            raise FileFaults(faults)
 
 
 SETTINGS: Final = settings_of({"": Config, "timeouts": Timeouts, "limits": Limits})

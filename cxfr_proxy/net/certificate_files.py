@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cxfr_proxy.config.table import Config, KeyPair
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FaultList
 
 _CHAIN: Final = "fullchain.pem"
 _CHAINS_KEY: Final = "privkey.pem"
@@ -21,16 +21,18 @@ _KEYS: Final = (".key", "-key.pem")
 def key_pairs_of(config: Config) -> tuple[KeyPair, ...]:
     """Return the files of all certificates, those that are named first, then those of directories, by name.
 
-    Raises :class:`ConfigError` for a directory that can't be read, or holds none.
+    Raises :class:`ConfigError` for all directories that can't be read, or hold none.
     """
-    found = list(config.key_pairs)
+    found, faults = list(config.key_pairs), FaultList()
     for directory in config.certificates:
-        pairs = list(_pairs_in(directory))
-        if not pairs:
-            raise ConfigError(
-                "expected a directory of certificates: NAME.pem, or NAME.crt and NAME.key", file=str(directory)
-            )
-        found += pairs
+        with faults:
+            pairs = list(_pairs_in(directory))
+            if not pairs:
+                raise ConfigError(
+                    "expected a directory of certificates: NAME.pem, or NAME.crt and NAME.key", file=str(directory)
+                )
+            found += pairs
+    faults.check()
     return tuple(dict.fromkeys(found))
 
 

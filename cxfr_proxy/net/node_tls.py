@@ -13,7 +13,7 @@ from typing import Final
 
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config.table import KeyPair
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FaultList
 from cxfr_proxy.files import content_as_path, open_file, read_file
 from cxfr_proxy.net.pem import MAX_PEM_BYTES, Pem, check_pair, load_chain, read_pair, untimely, why_unreadable
 from cxfr_proxy.net.tls import ALPN
@@ -79,9 +79,12 @@ class NodeCertificate:
         the key."""
         if self._pair is None:
             return None
-        _refuse_readable(self._pair)
-        content = read_pair(self._pair)
-        check_pair(self._pair, content)
+        content, faults = read_pair(self._pair), FaultList()
+        with faults:
+            _refuse_readable(self._pair)
+        with faults:
+            check_pair(self._pair, content)
+        faults.check()
         return content
 
     @property

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from cxfr_proxy.config.table import KeyPair
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FaultList
 from cxfr_proxy.files import content_as_path, read_file
 
 MAX_PEM_BYTES: Final = 4 << 20
@@ -37,13 +37,27 @@ class CertificateFile:
 
 
 def read_pairs(pairs: Iterable[KeyPair]) -> tuple[CertificateFile, ...]:
-    """Read these files. Raises :class:`ConfigError`."""
-    return tuple(CertificateFile(pair, read_pair(pair)) for pair in pairs)
+    """Read these files. Raises :class:`ConfigError` for all that can't be read, and for faults in the others."""
+    files, faults = [], FaultList()
+    for pair in pairs:
+        with faults:
+            files.append(CertificateFile(pair, read_pair(pair)))
+    if faults.errors:  # else whoever loads them finds the faults in them
+        for file in files:
+            with faults:
+                check_pair(file.pair, file.pem)
+    faults.check()
+    return tuple(files)
 
 
 def read_pair(pair: KeyPair) -> Pem:
-    """Read both files. Raises :class:`ConfigError`."""
-    return Pem(_read(pair.certificate).decode("latin-1"), _read(pair.key).decode("latin-1"))
+    """Read both files. Raises :class:`ConfigError`, for both where that is so."""
+    texts, faults = [], FaultList()
+    for path in dict.fromkeys((pair.certificate, pair.key)):  # it may be one file
+        with faults:
+            texts.append(_read(path).decode("latin-1"))
+    faults.check()
+    return Pem(texts[0], texts[-1])
 
 
 def check_pair(pair: KeyPair, pem: Pem) -> x509.Certificate:

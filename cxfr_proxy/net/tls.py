@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cxfr_proxy.config.table import KeyPair
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FaultList, FileFaults
 from cxfr_proxy.files import content_as_path
 from cxfr_proxy.net.certificate_names import CertificateNames, read_names
 from cxfr_proxy.net.pem import CertificateFile, Pem, check_pair, load_chain, untimely
@@ -68,12 +68,16 @@ class ShownCertificates:
         return domain_key(domain) in self.by_domain
 
     def check_dates(self, in_use: ShownCertificates) -> None:
-        """Raise :class:`ConfigError` for a certificate that every client would refuse by its dates, and that is not
-        among those ``in_use`` already, or refused already."""
+        """Raise :class:`ConfigError` for the certificates that every client would refuse by their dates, and that are
+        not among those ``in_use`` already, or refused already."""
         same = {str(each.pair.certificate) for each in in_use.files if each in self.files}
-        for file, reason in self.untimely.items():
-            if file not in in_use.untimely and file not in same:
-                raise ConfigError(f"{reason}; what was read before is shown still", file=file)
+        faults = [
+            ConfigError(f"{reason}; what was read before is shown still", file=file)
+            for file, reason in self.untimely.items()
+            if file not in in_use.untimely and file not in same
+        ]
+        if faults:
+            raise FileFaults(faults)
 
 
 def show_certificates(
@@ -92,7 +96,7 @@ def show_certificates(
         made = development or development_certificate(domains or ("localhost",))
         context = _development_context(made)
         return ShownCertificates((), tuple(domains), context, context, development=made)
-    loaded = [_load_pair(each.pair, each.pem) for each in files]
+    loaded = _load_pairs(files)
     shown = _shown(loaded)
     contexts = {each: _context(each, alpn) for each in dict.fromkeys(shown.values())}
     usual = _beside(loaded[0], shown)
@@ -244,6 +248,16 @@ def _server_context(alpn: Sequence[str] = _SERVED) -> ssl.SSLContext:
     # OpenSSL sends two session tickets with each TLS 1.3 handshake; one is enough to resume with.
     context.num_tickets = 1
     return context
+
+
+def _load_pairs(files: Sequence[CertificateFile]) -> Sequence[_Loaded]:
+    """Load all of them. Raises :class:`ConfigError` for all that are at fault."""
+    loaded, faults = [], FaultList()
+    for each in files:
+        with faults:
+            loaded.append(_load_pair(each.pair, each.pem))
+    faults.check()
+    return loaded
 
 
 def _load_pair(pair: KeyPair, pem: Pem) -> _Loaded:

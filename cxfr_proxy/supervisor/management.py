@@ -43,6 +43,7 @@ from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.sources.named import open_source
 from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
+from cxfr_proxy.errors import FaultList
 from cxfr_proxy.net.certificate_files import key_pairs_of
 from cxfr_proxy.net.inherited import InheritedSocket, InheritedSockets
 from cxfr_proxy.net.node_tls import read_node_certificate
@@ -125,9 +126,14 @@ class Management:
         self.reloads = Reloads()
         self.users = UserList(map_file, assigned, cluster, host, self.reloads)
         with self.reloads.noted(ReloadPart.CERTIFICATES):
-            shown = show_certificates(read_pairs(key_pairs_of(config)), domains=config.domain)
-            dialer = Dialer(config.timeouts, config.limits, read_node_certificate(config.node_key_pair))
-            http_certificate = HttpCertificate(config)
+            faults = FaultList()
+            with faults:
+                shown = show_certificates(read_pairs(key_pairs_of(config)), domains=config.domain)
+            with faults:
+                dialer = Dialer(config.timeouts, config.limits, read_node_certificate(config.node_key_pair))
+            with faults:
+                http_certificate = HttpCertificate(config)
+            faults.check()
         with self.reloads.noted(ReloadPart.HTTP_TOKENS):
             self._access = Access(config, http_certificate)
         self.files = ServedFiles(settings, ServerCertificates(shown), dialer, workers)

@@ -23,7 +23,7 @@ from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 from cxfr_proxy.config.table import Limits, Timeouts
-from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
+from cxfr_proxy.errors import ConfigError, DomainRefused, FaultList, NodeError
 from cxfr_proxy.net import proxy_protocol
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.node_tls import NodeCertificate, node_context, node_name, read_authorities
@@ -63,16 +63,19 @@ _MISMATCHES: Final = (62, 64)
 
 def read_authorities_of(specs: Iterable[NodeSpec]) -> dict[str, str]:
     """Return the contents of the files with CA certificates that these nodes name, by path. Raises
-    :class:`ConfigError`, also for one that is no good."""
+    :class:`ConfigError` for all that are no good."""
     authorities: dict[str, str] = {}
+    faults = FaultList()
     looked_at: set[str | None] = set()
     for spec in specs:
         if spec.uses_tls and spec.ca not in looked_at:
             looked_at.add(spec.ca)
-            text = read_authorities(spec)
-            node_context(spec, text)
-            if spec.ca is not None and text is not None:
-                authorities[spec.ca] = text
+            with faults:
+                text = read_authorities(spec)
+                node_context(spec, text)
+                if spec.ca is not None and text is not None:
+                    authorities[spec.ca] = text
+    faults.check()
     return authorities
 
 

@@ -10,8 +10,7 @@ import pytest
 from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.admin.http import tokens
 from cxfr_proxy.admin.http.tokens import ApiToken, TokenList, make_token, parse_tokens, read_token_file
-from cxfr_proxy.cluster.tokens import FileFaults
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FileFaults
 
 DIGEST = hashlib.sha256(b"open sesame").hexdigest()
 

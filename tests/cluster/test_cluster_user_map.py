@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.sources.file import UserMapFile
-from cxfr_proxy.cluster.tokens import FileFaults
 from cxfr_proxy.cluster.user_map import MAX_FAULTS, UserMap, parse_user_map
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FileFaults
 from cxfr_proxy.spellings import user_key
 
 

@@ -59,6 +59,16 @@ def test_a_good_one_is_not_replaced_by_one_that_clients_refuse(
     assert certificates.shown.problems == ()
 
 
+def test_all_that_have_expired_are_named(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{name}.pem", GOOD, f"{name}.example") for name in "abc"]
+    certificates = served([KeyPair(path, path) for path in paths])
+    for path in paths[1:]:
+        write(path, EXPIRED, f"{path.stem}.example")
+    with pytest.raises(ConfigError) as caught:
+        reload(certificates)
+    assert [each.file for each in caught.value.errors] == [str(path) for path in paths[1:]]
+
+
 def test_one_that_has_expired_in_use_stands_in_nothing_s_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is as good as it was: a rate can be changed still, and another certificate renewed."""
     path = write(tmp_path / "a.pem", GOOD)

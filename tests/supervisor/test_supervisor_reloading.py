@@ -28,6 +28,7 @@ from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.messages import Listed
 from cxfr_proxy.ipc.questions import TakeSettings
+from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.supervisor.supervisor import Supervisor
 
 
@@ -122,6 +123,67 @@ async def test_every_fault_is_named_and_nothing_is_taken(
         it.supervisor.reload_on_signal()
         while caplog.messages.count("reload-failed") < 4:
             await trio.lowlevel.checkpoint()
+
+
+async def test_every_file_is_looked_at_whatever_is_wrong_in_the_one_before(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    names = ("first.example", "second.example", "nodes.example", "https.example")
+    first, second, for_nodes, https = certificates = [write_pem(tmp_path, name) for name in names]
+    for certificate in certificates:
+        certificate.chmod(0o600)
+    tokens, directory = tmp_path / "tokens.txt", tmp_path / "more"
+    write_tokens(tokens, "view", "grafana")
+    make(directory)
+    (directory / "third.pem").write_bytes(first.read_bytes())
+    write(
+        settings,
+        f"certificate = ['{first}', '{second}']\ncertificates = ['{directory}']\nnode-certificate = '{for_nodes}'\n"
+        f"http-certificate = '{https}'\nhttp-tokens = '{tokens}'\n",
+    )
+    async with house(tmp_path, settings=settings) as it:
+        first.unlink()
+        for garbled in (second, for_nodes, https):
+            write(garbled, "nothing")
+        (directory / "third.pem").write_text("nothing")
+        write(tokens, "view\nadmin\n")
+        cas = [tmp_path / "no-ca1.pem", tmp_path / "no-ca2.pem"]
+        write(it.nodes, "".join(f"node{number} 10.0.0.1 tls=direct ca={ca}\n" for number, ca in enumerate(cas)))
+        with pytest.raises(ReloadRefused) as caught:
+            await it.supervisor.console.files.reload()
+        named = [(part, [Path(each.file or "").name for each in exc.errors]) for part, exc in caught.value.by_part]
+        assert named == [
+            (
+                ReloadPart.CERTIFICATES,
+                ["first.example.pem", "second.example.pem", "third.pem", "nodes.example.pem", "https.example.pem"],
+            ),
+            (ReloadPart.HTTP_TOKENS, ["tokens.txt", "tokens.txt"]),
+            (ReloadPart.NODES, ["no-ca1.pem", "no-ca2.pem"]),
+        ]
+        outcomes = it.supervisor._management.reloads.outcomes
+        assert {part for part, outcome in outcomes.items() if not outcome.worked} == {part for part, _ in named}
+
+
+async def test_each_fault_that_workers_find_is_named_once(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, settings=settings) as it:
+        it.workers[1].refuses, it.workers[2].refuses = "no such cipher", "no such cipher\nno such curve"
+        with pytest.raises(ReloadRefused) as caught:
+            await it.supervisor.console.files.reload()
+        assert [str(each) for each in caught.value.errors] == ["no such cipher", "no such curve"]
+
+
+def test_a_proxy_that_can_t_start_names_all_of_its_certificates(tmp_path: Path, settings: Path) -> None:
+    write(
+        settings,
+        f"backends = '{tmp_path}/nodes.txt'\n"
+        f"certificate = ['{tmp_path}/a.pem', '{tmp_path}/b.pem']\nkey = '{tmp_path}/a.key'\n"
+        f"node-certificate = '{tmp_path}/c.pem'\nhttp-certificate = '{tmp_path}/d.pem'\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        Proxy(ConfigSource({"config": str(settings)}).read())
+    assert [Path(each.file or "").name for each in caught.value.errors] == ["a.pem", "a.key", "b.pem", "c.pem", "d.pem"]
 
 
 async def test_tokens_are_taken_with_the_rest(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:

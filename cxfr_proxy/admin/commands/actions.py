@@ -223,7 +223,7 @@ async def reload(files: Reloader) -> MessageRow | ReloadFaults:
     try:
         return MessageRow(await files.reload())
     except ConfigError as exc:
-        return ReloadFaults([str(error) for error in getattr(exc, "errors", (exc,))])
+        return ReloadFaults([str(error) for error in exc.errors])
 
 
 async def set_value(settings: SettingsControl, *, setting: str, value: Sequence[str]) -> MessageRow:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 
-from cxfr_proxy.cluster.tokens import FileFaults
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FileFaults
 from cxfr_proxy.events import emit
 
 _log = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ class ReloadRefused(FileFaults):
 
     def __init__(self, by_part: Faults) -> None:
         self.by_part = tuple(by_part)
-        super().__init__(error for _, exc in by_part for error in getattr(exc, "errors", (exc,)))
+        super().__init__(error for _, exc in by_part for error in exc.errors)
 
     def log(self) -> None:
         """Log it, where nobody waits for the answer."""
@@ -113,5 +112,5 @@ class ReloadRefused(FileFaults):
 
 def log_faults(part: ReloadPart, exc: ConfigError) -> None:
     """Log each fault that was found in that part."""
-    for error in getattr(exc, "errors", (exc,)):
+    for error in exc.errors:
         emit(_log, "reload-failed", level=logging.ERROR, what=str(part), error=str(error))

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.admin.commands.callers import Role
-from cxfr_proxy.cluster.tokens import FileFaults, Token, did_you_mean, not_utf8, tokens_of
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.cluster.tokens import Token, did_you_mean, not_utf8, tokens_of
+from cxfr_proxy.errors import ConfigError, FaultList
 from cxfr_proxy.files import read_secret
 
 MAX_FILE_BYTES: Final = 1 << 20
@@ -83,19 +83,16 @@ def read_token_file(path: str | os.PathLike[str]) -> TokenList:
 
 
 def parse_tokens(text: str, file: str) -> TokenList:
-    """Read the text of the file: the pure part of :func:`read_token_file`. Raises :class:`FileFaults`."""
+    """Read the text of the file: the pure part of :func:`read_token_file`. Raises :class:`ConfigError`."""
     found: list[ApiToken] = []
-    faults: list[ConfigError] = []
+    faults = FaultList()
     for number, line in enumerate(text.splitlines(), start=1):
         words = tokens_of(line, file, number)
         if not words:
             continue
-        try:
+        with faults:
             found.append(_parse_line(words, found))
-        except ConfigError as exc:
-            faults.append(exc)
-    if faults:
-        raise FileFaults(faults)
+    faults.check()
     return TokenList(tuple(found))
 
 

@@ -138,7 +138,7 @@ class NodeList:
         try:
             yield
         except ConfigError as exc:
-            self._source.status.refused(str(next(iter(getattr(exc, "errors", (exc,))))))
+            self._source.status.refused(str(exc.errors[0]))
             raise
         self._source.status.taken()
 

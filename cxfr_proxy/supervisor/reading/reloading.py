@@ -13,7 +13,7 @@ more, whatever else is wrong.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -28,7 +28,7 @@ from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.config.current import CurrentSettings, SettingsChange
 from cxfr_proxy.config.settings import Reload
 from cxfr_proxy.config.table import Config
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, FaultList, FileFaults
 from cxfr_proxy.events import emit
 from cxfr_proxy.files import FileVersion, version_of
 from cxfr_proxy.net.certificate_files import files_of
@@ -236,8 +236,12 @@ class Reloading:
             found.left = before.keys() - after.keys()
         taken = found.change.taken if found.change is not None else ()
         with self._reloads.collected(ReloadPart.CERTIFICATES, faults, noting=again):
-            found.files = self._files.prepare(config, again=again)
-            found.https = self._access.certificate.prepare(config, again=again)
+            wrong = FaultList()
+            with wrong:
+                found.files = self._files.prepare(config, again=again)
+            with wrong:
+                found.https = self._access.certificate.prepare(config, again=again)
+            wrong.check()
         if again or "http-tokens" in taken:
             with self._reloads.collected(ReloadPart.HTTP_TOKENS, faults):
                 found.tokens = self._access.prepare(config)
@@ -293,6 +297,8 @@ class Reloading:
         return self._nodes.take_as_asked(found.nodes) if found.nodes is not None else None
 
 
-def _raise(errors: Sequence[str]) -> None:
-    if errors:
-        raise ConfigError(errors[0])
+def _raise(errors: Iterable[str]) -> None:
+    """Raise what workers have answered, each fault once: most are found by all of them."""
+    faults = [ConfigError(line) for line in dict.fromkeys(line for error in errors for line in error.splitlines())]
+    if faults:
+        raise FileFaults(faults)

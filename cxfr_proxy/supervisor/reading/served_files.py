@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.config.table import Config, KeyPair
+from cxfr_proxy.errors import FaultList
 from cxfr_proxy.ipc.questions import Files, TakeSettings
 from cxfr_proxy.net.certificate_files import key_pairs_of
 from cxfr_proxy.net.node_tls import NodeCertificate, read_node_certificate
@@ -60,13 +61,18 @@ class ServedFiles:
     def prepare(self, config: Config, *, again: bool) -> PreparedFiles:
         """Return the certificates that these settings name, read ``again`` or only where there are others now.
 
-        Raises :class:`ConfigError`, and changes nothing.
+        Raises :class:`ConfigError` for all that is wrong with them, and changes nothing.
         """
-        now, pairs = self.certificates.shown, self._pairs(config, again=again)
-        same = not again and tuple(each.pair for each in now.files) == pairs
-        shown = self.certificates.prepare(now.files if same else read_pairs(pairs), domains=config.domain)
-        same = not again and config.node_key_pair == self._settings.config.node_key_pair
-        return PreparedFiles(shown, self._dialer.certificate if same else read_node_certificate(config.node_key_pair))
+        shown, for_nodes, faults = self.certificates.shown, self._dialer.certificate, FaultList()
+        with faults:
+            pairs = self._pairs(config, again=again)
+            same = not again and tuple(each.pair for each in shown.files) == pairs
+            shown = self.certificates.prepare(shown.files if same else read_pairs(pairs), domains=config.domain)
+        with faults:
+            if again or config.node_key_pair != self._settings.config.node_key_pair:
+                for_nodes = read_node_certificate(config.node_key_pair)
+        faults.check()
+        return PreparedFiles(shown, for_nodes)
 
     def _pairs(self, config: Config, *, again: bool) -> tuple[KeyPair, ...]:
         """Return the files of all certificates. A directory is looked through ``again``, or where there is another."""
