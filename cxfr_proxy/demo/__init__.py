@@ -1,18 +1,25 @@
 """A small XMPP world to watch the proxy in, behind ``cxfr-proxy demo``; the tests live in the same world.
 
-=============== ====================================================================================
+=============== =====================================================================================
 account         the books: which numbered message was lost, which came twice, and why that is certain
 wire            XML in, bytes out, with a parser that is not the proxy's
 browser         the same by WebSocket, as web clients connect
 proxy_header    the PROXY protocol, as a node reads it
 cluster         who is online where; XEP-0198 sessions between two streams
-stream, node    the XMPP server
-habits, client  kinds of XMPP client, and how they live
-resumption      a client's half of XEP-0198
+node            the XMPP server: where it listens, and how it stops
+stream          one client's stream there, and by element what it answers:
+node_logins     logins
+node_resumption a node's half of XEP-0198
+node_stanzas    stanzas
+habits          kinds of XMPP client
+client          a client's life, from its first login on
+client_login    its way in
+directions      where it goes when it is told to
+resumption      its half of XEP-0198
 certificate     for one domain and one day
 screen          what is shown
 scenario        the story: log in, drain, judge
-=============== ====================================================================================
+=============== =====================================================================================
 """
 
 from __future__ import annotations

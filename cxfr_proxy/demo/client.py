@@ -10,15 +10,16 @@ A client remembers how each of its streams ended, as the *rung* that the end loo
 
 from __future__ import annotations
 
-import base64
 import random
-from typing import Final, TypeVar
+from typing import Final
 from xml.sax.saxutils import quoteattr
 
 import trio
 
 from cxfr_proxy.demo.account import ClientAccount, Numbered
 from cxfr_proxy.demo.browser import BrowserStream
+from cxfr_proxy.demo.client_login import LoginRefused, StreamLost, WayIn
+from cxfr_proxy.demo.directions import Directions
 from cxfr_proxy.demo.habits import (
     HABITS,
     ClientKind,
@@ -30,13 +31,12 @@ from cxfr_proxy.demo.habits import (
     SeenRung,
     Target,
     Traffic,
-    caps_hash,
-    features,
+    capabilities,
+    disco_info,
 )
 from cxfr_proxy.demo.resumption import ClientResumption
 from cxfr_proxy.demo.wire import (
     ERROR_TAG,
-    FEATURES_TAG,
     GONE,
     IQ_TAG,
     MESSAGE_TAG,
@@ -45,13 +45,10 @@ from cxfr_proxy.demo.wire import (
     EndOfFile,
     HostPort,
     StreamClosed,
-    StreamOpened,
 )
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
+from cxfr_proxy.xmpp.names import StanzaCondition
 from cxfr_proxy.xmpp.stanza import STREAM_END, Element, child, qualified
-
-_S = TypeVar("_S", bound=trio.abc.Stream)
 
 LOGIN_SECONDS: Final = 20.0
 """From dialling to bound: generous, because a proxy may hold back a herd."""
@@ -64,18 +61,6 @@ ACK_EVERY: Final = 5
 """Stanzas between two XEP-0198 requests."""
 RESEND_SECONDS: Final = 1.0
 """After an error of type ``wait`` on a stream that lives on."""
-
-
-class StreamLost(Exception):
-    """The stream ended, or would not open, while logging in."""
-
-    def __init__(self, ending: Ending, why: str) -> None:
-        super().__init__(why)
-        self.ending = ending
-
-
-class LoginRefused(Exception):
-    """The password is wrong: trying again would not help."""
 
 
 class DemoClient:
@@ -114,7 +99,9 @@ class DemoClient:
         """Faults of the peer, and logins that failed; for a failing test to show."""
         self.logins = 0
         self._rng = rng
-        self._login = login
+        self._resource = login.resource
+        self._directions = Directions(self.domain, self.home, self.habits, self.faults)
+        self._way_in = WayIn(self.user, login, self._directions)
         self._back_off_seconds = back_off_seconds
         self._leaving = False
         self._waiting = trio.lowlevel.ParkingLot()
@@ -189,7 +176,7 @@ class DemoClient:
         try:
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(LOGIN_SECONDS):
-                    transport = await self._connect(nursery)
+                    transport = await self._way_in.connect(self.target, nursery)
                 connection = self._connection = Connection(transport)
                 try:
                     nursery.start_soon(connection.write_forever)
@@ -221,21 +208,6 @@ class DemoClient:
             scope.shield = True
             await connection.close()
 
-    async def _connect(self, nursery: trio.Nursery) -> trio.abc.Stream:
-        raw = await trio.open_tcp_stream(*self.target.address)
-        stream = await self._secure(raw) if self.target.security is Security.DIRECT_TLS else raw
-        return await BrowserStream.open(nursery, stream, self.domain) if self.habits.websocket else stream
-
-    async def _secure(self, raw: _S) -> trio.SSLStream[_S]:
-        assert self._login.tls is not None
-        stream = trio.SSLStream(raw, self._login.tls, server_hostname=self.domain)
-        try:
-            await stream.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(raw)
-            raise
-        return stream
-
     def _came_in(self, task_status: trio.TaskStatus[None]) -> None:
         self.life = Life.BOUND
         self.logins += 1
@@ -255,44 +227,11 @@ class DemoClient:
     # ---- logging in ----
 
     async def _log_in(self, connection: Connection) -> None:
-        features = await self._open(connection)
-        if self.target.security is Security.STARTTLS:
-            connection.write(f"<starttls xmlns='{names.TLS}'/>".encode())
-            await self._expect(connection, qualified(names.TLS, "proceed"))
-            await connection.flush()
-            connection.upgrade(await self._secure(connection.transport))
-            await self._open(connection)
-        plain = base64.b64encode(f"\0{self.user}\0{self._login.password}".encode()).decode()
-        connection.write(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>{plain}</auth>".encode())
-        await self._expect(connection, qualified(names.SASL, "success"))
-        connection.restart()
-        features = await self._open(connection)
+        features = await self._way_in.log_in(connection, self.target.security)
         sm = self.habits.resumes and child(features, names.SM, "sm") is not None
         if not (sm and await self._resumed(connection)):
             await self._bind(connection, sm=sm)
         connection.opened()
-
-    async def _open(self, connection: Connection) -> Element:
-        connection.write(stanza.stream_header(to=self.domain, from_=self._login.header_from, stream_id=None))
-        incoming = await connection.read()
-        if not isinstance(incoming, StreamOpened):
-            raise self._lost(incoming)
-        return await self._expect(connection, FEATURES_TAG)
-
-    async def _expect(self, connection: Connection, *tags: str) -> Element:
-        """Return the next element, which has to be one of these. Raises :class:`StreamLost`, :class:`LoginRefused`."""
-        incoming = await connection.read()
-        if isinstance(incoming, Element) and incoming.tag in tags:
-            return incoming
-        if isinstance(incoming, Element) and incoming.tag == qualified(names.SASL, "failure"):
-            raise LoginRefused
-        raise self._lost(incoming)
-
-    def _lost(self, incoming: object) -> StreamLost:
-        if isinstance(incoming, Element) and incoming.tag == ERROR_TAG:
-            return StreamLost(self._stream_error(incoming), stanza.stream_condition(incoming))
-        shown = incoming.tag if isinstance(incoming, Element) else incoming
-        return StreamLost(Ending(SeenRung.CUT), f"unexpected {shown}")
 
     async def _resumed(self, connection: Connection) -> bool:
         """Try to resume; what the server has not got is sent again, in order."""
@@ -300,7 +239,7 @@ class DemoClient:
         if state is None or state.sm_id is None:
             return False
         connection.write(f"<resume xmlns='{names.SM}' h='{state.received}' previd={quoteattr(state.sm_id)}/>".encode())
-        answer = await self._expect(connection, qualified(names.SM, "resumed"), qualified(names.SM, "failed"))
+        answer = await self._way_in.expect(connection, qualified(names.SM, "resumed"), qualified(names.SM, "failed"))
         if answer.tag == qualified(names.SM, "failed"):
             if answer.get("h") is not None:  # what it had taken in all the same (XEP-0198 section 5)
                 self._acknowledged(answer)
@@ -313,9 +252,9 @@ class DemoClient:
         return True
 
     async def _bind(self, connection: Connection, *, sm: bool) -> None:
-        resource = f"<resource>{self._login.resource}</resource>" if self._login.resource else ""
+        resource = f"<resource>{self._resource}</resource>" if self._resource else ""
         connection.write(f"<iq type='set' id='bind'><bind xmlns='{names.BIND}'>{resource}</bind></iq>".encode())
-        result = await self._expect(connection, IQ_TAG)
+        result = await self._way_in.expect(connection, IQ_TAG)
         self.full_jid = result.findtext(f"{qualified(names.BIND, 'bind')}/{qualified(names.BIND, 'jid')}")
         if result.get("type") != "result" or not self.full_jid:
             raise StreamLost(Ending(SeenRung.RESET), "no resource")
@@ -323,7 +262,7 @@ class DemoClient:
         self.account.stream_lost(None if former is None else former.numbers)
         if sm:
             await self._enable(connection)
-        self._send(f"<presence>{self._caps()}</presence>".encode())
+        self._send(f"<presence>{capabilities(self.kind)}</presence>".encode())
         self._note_move(resumed=False)
 
     async def _enable(self, connection: Connection) -> None:
@@ -333,20 +272,14 @@ class DemoClient:
             # Stanzas may come before the answer; they count for nobody yet.
             incoming = await connection.read()
             if not isinstance(incoming, Element) or incoming.tag == ERROR_TAG:
-                raise self._lost(incoming)
+                raise self._way_in.lost(incoming)
             if incoming.tag in STANZA_TAGS:
                 self._stanza(incoming)
             elif incoming.tag == qualified(names.SM, "enabled"):
                 state.sm_id = incoming.get("id")
                 break
             else:
-                raise self._lost(incoming)
-
-    def _caps(self) -> str:
-        return (
-            f"<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:cxfr-proxy:demo:{self.kind}'"
-            f" ver='{caps_hash(self.kind)}'/>"
-        )
+                raise self._way_in.lost(incoming)
 
     # ---- living ----
 
@@ -356,7 +289,7 @@ class DemoClient:
             incoming = await connection.read()
             if isinstance(incoming, Element):
                 if incoming.tag == ERROR_TAG:
-                    ending = self._stream_error(incoming)
+                    ending = self._directions.stream_error(incoming)
                     self._quiet = True
                     self._begin_afresh()  # as most do after a stream error
                 else:
@@ -453,54 +386,23 @@ class DemoClient:
         elif tag == qualified(names.PING, "ping"):
             self._answer(element, "")
         elif tag == qualified(names.DISCO_INFO, "query") and payload is not None:
-            self._answer(element, self._disco_info(payload.get("node")))
+            self._answer(element, disco_info(self.kind, payload.get("node")))
         elif self.habits.answers:
             reply = stanza.error_reply(element, StanzaCondition.SERVICE_UNAVAILABLE, "cancel", "unknown to me")
             if reply is not None:
                 self._send(reply)
-
-    def _disco_info(self, node: str | None) -> str:
-        known = "".join(f"<feature var='{var}'/>" for var in features(self.kind))
-        of = f" node={quoteattr(node)}" if node else ""
-        return (
-            f"<query xmlns='{names.DISCO_INFO}'{of}><identity category='client' type='pc' "
-            f"name='{self.kind}'/>{known}</query>"
-        )
 
     def _transfer(self, iq: Element, query: Element) -> None:
         """Follow XEP-0051: the IQ counts only if our own server sent it."""
         if iq.get("from") not in (None, self.domain, self.bare_jid):
             self.faults.append(f"cxfr from {iq.get('from')}")
             return
-        server = query.findtext(qualified(names.CXFR, "server")) or self.domain
-        try:
-            target = self._named(server, Security.DIRECT_TLS)
-        except ValueError:
-            self.faults.append(f"bad server {server!r}")
+        target = self._directions.transfer(query)
+        if target is None:
             return
         if self.habits.answers:
             self._answer(iq, "")
         self._go(target)
-
-    def _named(self, server: str, security: Security) -> Target:
-        """Return where a redirect leads: home, if it names the domain."""
-        if server == self.domain:
-            return self.home
-        encrypted = self.home.security is not Security.NONE
-        return Target(HostPort.parse(server), security if encrypted else Security.NONE)
-
-    def _stream_error(self, error: Element) -> Ending:
-        condition = stanza.stream_condition(error)
-        if condition != StreamCondition.SEE_OTHER_HOST:
-            return Ending(SeenRung.RESET)
-        place = error.findtext(qualified(names.STREAM_ERRORS, condition)) or self.domain
-        if not self.habits.follows_redirect:
-            return Ending(SeenRung.SEE_OTHER_HOST)
-        try:
-            return Ending(SeenRung.SEE_OTHER_HOST, self._named(place, self.home.security))
-        except ValueError:
-            self.faults.append(f"bad see-other-host {place!r}")
-            return Ending(SeenRung.SEE_OTHER_HOST)
 
     # ---- going ----
 

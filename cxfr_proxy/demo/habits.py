@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+from xml.sax.saxutils import quoteattr
 
 from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.xmpp import names
@@ -152,13 +153,30 @@ class Ending:
     target: Target | None = None
 
 
+# --- the software that each kind says it is
+
+
+def capabilities(kind: ClientKind) -> str:
+    """Return the XEP-0115 element of a kind's presence."""
+    return (
+        f"<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:cxfr-proxy:demo:{kind}'"
+        f" ver='{caps_hash(kind)}'/>"
+    )
+
+
+def disco_info(kind: ClientKind, node: str | None) -> str:
+    """Return the answer to disco#info (XEP-0030), of that ``node``."""
+    known = "".join(f"<feature var='{var}'/>" for var in _features(kind))
+    of = f" node={quoteattr(node)}" if node else ""
+    return f"<query xmlns='{names.DISCO_INFO}'{of}><identity category='client' type='pc' name='{kind}'/>{known}</query>"
+
+
 def caps_hash(kind: ClientKind) -> str:
     """Return the XEP-0115 verification string (section 5.1) of a kind's disco#info."""
-    text = f"client/pc//{kind}<" + "".join(f"{var}<" for var in sorted(features(kind)))
+    text = f"client/pc//{kind}<" + "".join(f"{var}<" for var in sorted(_features(kind)))
     return base64.b64encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()
 
 
-def features(kind: ClientKind) -> list[str]:
-    """Return the disco#info features of a kind."""
+def _features(kind: ClientKind) -> list[str]:
     own = [names.CXFR] if HABITS[kind].knows_cxfr else []
     return [names.DISCO_INFO, names.PING, *own]

@@ -21,6 +21,7 @@ from typing import Final
 
 import trio
 
+from cxfr_proxy.demo import node_logins, node_resumption, node_stanzas
 from cxfr_proxy.demo.account import SessionRecord
 from cxfr_proxy.demo.cluster import DemoCluster, NodeSession
 from cxfr_proxy.demo.proxy_header import BadProxyHeader, ProxyHeader, read_proxy_header
@@ -36,6 +37,7 @@ _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS connection (RFC 8446 section 5.1): no XML begins with it."""
 _LINGER_RESET: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 """``struct linger`` on, zero seconds."""
+_HANDLERS: Final = {**node_logins.HANDLERS, **node_resumption.HANDLERS, **node_stanzas.HANDLERS}
 
 
 class StopStyle(StrEnum):
@@ -122,7 +124,7 @@ class DemoNode:
                     # As ejabberd does: a connection without the header is reset.
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
                     return
-            await self._run(NodeStream(self._service, raw, proxy_header=header))
+            await self._run(NodeStream(self._service, raw, _HANDLERS, proxy_header=header))
 
     async def _serve_public(self, raw: trio.SocketStream) -> None:
         self.accepted += 1
@@ -135,7 +137,7 @@ class DemoNode:
             if not first:
                 return
             if first != _TLS_HANDSHAKE:
-                await self._run(NodeStream(self._with_starttls(context), raw))
+                await self._run(NodeStream(self._with_starttls(context), raw, _HANDLERS))
                 return
             await self._serve_tls(raw, context, self._with_starttls(None))
 
@@ -153,7 +155,7 @@ class DemoNode:
                 await tls.do_handshake()
         except (*GONE, trio.TooSlowError):
             return
-        await self._run(NodeStream(service, tls))
+        await self._run(NodeStream(service, tls, _HANDLERS))
 
     def _with_starttls(self, context: ssl.SSLContext | None) -> NodeService:
         return replace(self._service, offers=replace(self._service.offers, starttls=context))
