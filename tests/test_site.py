@@ -34,7 +34,10 @@ def test_the_contents_are_those_of_the_list_of_pages(hook: ModuleType) -> None:
     assert list(chapters) == [
         "cxfr-proxy",
         "All pages",
-        "For operators",
+        "Is it for you?",
+        "Set it up",
+        "Run it",
+        "Watch it",
         "How clients move",
         "For developers",
         "Changes",
