@@ -178,66 +178,91 @@ class Supervisor:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         if self._keeper.stopping:
             return
-        workers = len(self.workers.slots)
         self._capacity = sessions_that_fit()  # of each: workers' processes have the same limits as this one
-        room = self._capacity * workers
         try:
-            config = self._settings.config
-            if self._predecessor is None:
-                self._management.inherit(self._inherited)
-            else:
-                self._management.inherit(self._predecessor.for_operators)
-                self._predecessor.for_operators.close()
-            self._sockets.bind(config, named=self._settings.any_given("listen", "listen-unix"))
-            # Before a proxy whose place this one takes gives up its own: what can't be had has to be known by then.
-            self._management.bind()
-            if self._predecessor is None:
-                self._management.have_state()
-            else:
-                self._sockets.share()
-                self._kept.lock(self._predecessor.begins.state_lock)
+            self._have_sockets_and_state()
             async with trio.open_nursery() as services:
-                for task, run in (
-                    (Task.USER_MAP, self._send_user_map),
-                    (Task.DRAINS, self._drainer.watch),
-                    (Task.GRANTS, self._grants.run),
-                    (Task.RESTART, self._restarts.run),
-                    (Task.ELSEWHERE, self._follow_reports),
-                    (Task.UPGRADE, self.upgrades.run),
-                ):
-                    start(services, task, run)
-                self._management.serve(services)
-                if self._predecessor is None:
-                    await self._management.open(services, room=room)
-                async with trio.open_nursery() as keeping:
-                    await keeping.start(self._keeper.run)
-                    if self._predecessor is not None:
-                        if self._keeper.stopping:
-                            raise ConfigError("it was told to stop")
-                        handed_over = await self._predecessor.hand_over()
-                        if self._keeper.stopping:
-                            raise ConfigError("it was told to stop")
-                        if not self.workers.all_serve():
-                            raise ConfigError("not all of its workers live; the log may say why")
-                        self._succession.take_over(self._predecessor, handed_over)
-                        await self._management.open(services, room=room)
-                        await self._predecessor.leaves()
-                        self._sockets.share_no_more()
-                    self._management.announce(self.addresses, self._sockets.paths, room=room)
-                    self._manager.ready()
-                    task_status.started()
-                await self.upgrades.end()
-                await self._succession.until_alone()
-                emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
-                if self._succession.given_away:
-                    with trio.move_on_after(_WORDS_SECONDS):
-                        await self._management.wait_closed()
+                self._begin_services(services)
+                await self._serve_clients(services, task_status)
+                await self._part()
                 services.cancel_scope.cancel()
+            # Behind the services: the task that writes the file is one of them.
             await self._kept.flush()
         finally:
             self._management.close()
             self._sockets.close()
             self._kept.unlock()
+
+    def _have_sockets_and_state(self) -> None:
+        """Have everything of which there is only one on a machine. Raises :class:`ConfigError`; all of it is given up
+        at the end.
+
+        All of it before a proxy whose place this one takes gives up its own: what can't be had has to be known by then.
+        """
+        if self._predecessor is None:
+            self._management.inherit(self._inherited)
+        else:
+            self._management.inherit(self._predecessor.for_operators)
+            self._predecessor.for_operators.close()  # those that these settings have no use for
+        self._sockets.bind(self._settings.config, named=self._settings.any_given("listen", "listen-unix"))
+        self._management.bind()
+        if self._predecessor is None:
+            self._management.have_state()
+        else:
+            self._sockets.share()
+            self._kept.lock(self._predecessor.begins.state_lock)
+
+    def _begin_services(self, services: trio.Nursery) -> None:
+        for task, run in (
+            (Task.USER_MAP, self._send_user_map),
+            (Task.DRAINS, self._drainer.watch),
+            (Task.GRANTS, self._grants.run),
+            (Task.RESTART, self._restarts.run),
+            (Task.ELSEWHERE, self._follow_reports),
+            (Task.UPGRADE, self.upgrades.run),
+        ):
+            start(services, task, run)
+        self._management.serve(services)
+
+    async def _serve_clients(self, services: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
+        """Keep workers until the proxy stops, and all clients are gone."""
+        room = self._capacity * len(self.workers.slots)
+        # Operators before clients: a worker that does not come up can be looked at. Of two proxies the new one has to
+        # wait, since orders are the old one's until it has handed over.
+        if self._predecessor is None:
+            await self._management.open(services, room=room)
+        async with trio.open_nursery() as keeping:
+            await keeping.start(self._keeper.run)
+            if self._predecessor is not None:
+                await self._take_over(self._predecessor, services, room)
+            self._management.announce(self.addresses, self._sockets.paths, room=room)
+            self._manager.ready()
+            task_status.started()
+
+    async def _take_over(self, predecessor: Predecessor, services: trio.Nursery, room: int) -> None:
+        """Be the proxy in the place of the one before. Raises :class:`ConfigError`, and then the old one goes on."""
+        self._check_not_stopping()
+        handed_over = await predecessor.hand_over()
+        self._check_not_stopping()  # once more: that took a while
+        if not self.workers.all_serve():
+            raise ConfigError("not all of its workers live; the log may say why")
+        self._succession.take_over(predecessor, handed_over)
+        await self._management.open(services, room=room)
+        await predecessor.leaves()
+        self._sockets.share_no_more()
+
+    def _check_not_stopping(self) -> None:
+        if self._keeper.stopping:
+            raise ConfigError("it was told to stop")
+
+    async def _part(self) -> None:
+        """Tell everybody who waits for it that all clients are gone."""
+        await self.upgrades.end()
+        await self._succession.until_alone()
+        emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
+        if self._succession.given_away:
+            with trio.move_on_after(_WORDS_SECONDS):
+                await self._management.wait_closed()
 
     async def _follow_reports(self) -> None:
         """Act on the workers' counts, once for many reports, until cancelled."""
