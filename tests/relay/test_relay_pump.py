@@ -1,270 +1,46 @@
 """The relay loop with real sockets on loopback, and a session that only passes bytes on.
 
-Each test runs as the pump is meant to be used, ``relay()`` and then ``run()`` in a task, both ways of reading: *fast*,
-through a lane without asking, and *asked*, by commands. ``Passing`` is the whole of a session: what comes in goes out
-on the other side, an end is passed on, two ends are the end.
+Each test runs as the pump is meant to be used, ``relay()`` and then ``run()`` in a task.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 import trio
 import trio.testing
-from relay_tools import (
-    client_context,
-    no_leak,
-    server_context,
-    server_transport,
-    settled,
-    shake_hands,
-    transport_pair,
-    until,
-    write_pem,
+from pump_world import (
+    BOTH_WAYS,
+    DATA,
+    ORDER,
+    RESET,
+    STALL_SECONDS,
+    Pair,
+    Passing,
+    World,
+    flood,
+    plain_pair,
+    read,
+    tls_pair,
+    world,
+    write,
+    write_until_full,
 )
+from relay_tools import no_leak, settled, until, write_pem
 
-from cxfr_proxy.net.arrival import Arrival
-from cxfr_proxy.net.transport import PlainTransport, TlsTransport
-from cxfr_proxy.relay.live_session import NODE_BYTES, LiveSession, ReturnedConnection
+from cxfr_proxy.relay.live_session import NODE_BYTES, LiveSession
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Close, Dial, Drop, EndOutput, Event, Send, SessionCommand, Side, Upgrade
-from cxfr_proxy.session.ladder import Order, Trigger
-from cxfr_proxy.session.session import Session
-from cxfr_proxy.session.tables import Intake
-
-STALL_SECONDS = 30.0
-RESET = b"\x01\0\0\0\0\0\0\0"  # struct linger: on, no time
-ORDER = Order(Trigger.DRAIN)
-Bytes = bytes | bytearray
-NearEnd = PlainTransport | TlsTransport
-
-
-class OpenLane:
-    """A lane without framing."""
-
-    has_events = False
-    scanner = None
-
-    def scan(self, data: bytes) -> bytes:
-        return data
-
-
-@dataclass
-class Passing:
-    """A session that decides nothing. ``on_transfer`` is what :meth:`transfer` answers."""
-
-    is_fast: bool = True
-    on_transfer: list[SessionCommand] = field(default_factory=list)
-    fault: Exception | None = None
-    deadline: float | None = None
-    domain: str = "example.org"
-
-    def __post_init__(self) -> None:
-        lane = OpenLane() if self.is_fast else None
-        self.fast = [lane, lane]
-        self.called: list[str] = []
-        self.called_up: list[Side] = []
-        self.ended: set[Side] = set()
-
-    def intake(self, side: Side) -> Intake:
-        return Intake.BYTES if self.wants(side) else Intake.NOTHING
-
-    def wants(self, side: Side) -> bool:
-        return side not in self.ended
-
-    def due(self, *, backlogged: bool) -> float | None:
-        return self.deadline
-
-    def caught_up(self, side: Side, now: float) -> None:
-        self.called_up.append(side)
-
-    def start(self, now: float) -> list[SessionCommand]:
-        return []
-
-    def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
-        if self.fault is not None:
-            raise self.fault
-        return [Send(side.other, data)]
-
-    def eof(self, side: Side, now: float) -> list[SessionCommand]:
-        self.called.append(f"eof {side.name}")
-        self.ended.add(side)
-        return [EndOutput(side.other), *([Close()] if len(self.ended) == 2 else [])]
-
-    def stalled(self, side: Side, now: float) -> list[SessionCommand]:
-        self.called.append(f"stalled {side.name}")
-        return [Close(at_once=True)]
-
-    def tick(self, now: float) -> list[SessionCommand]:
-        if self.deadline is None or now < self.deadline:
-            return []
-        self.called.append("tick")
-        return [Close(at_once=True)]
-
-    def transfer(self, order: Order, now: float) -> list[SessionCommand]:
-        if self.fault is not None:
-            raise self.fault
-        return self.on_transfer
-
-    def stop(self, now: float) -> list[SessionCommand]:
-        self.called.append("stop")
-        return [Close(at_once=True)]
-
-
-class World:
-    """A running pump, and sessions in it with the far ends of their sockets."""
-
-    def __init__(self, pump: Pump, nursery: trio.Nursery) -> None:
-        self.pump = pump
-        self.nursery = nursery
-        self.running = 0
-        self.returned: list[LiveSession] = []
-        self._ids = itertools.count(1)
-
-    def session(
-        self, session: Passing, client: NearEnd, node: NearEnd, *, buffer_bytes: int | None = None
-    ) -> LiveSession:
-        if buffer_bytes is not None:
-            for sock in (client, node):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
-                # Else a peer whose window is closed is probed with some more bytes, and a full buffer is not full.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
-        live = self.pump.relay(
-            cast("Session", session),
-            client,
-            node,
-            session_id=next(self._ids),
-            arrival=Arrival("127.0.0.1", 50000),
-            listener=self,
-        )
-        self.running += 1
-        live.start()
-        self.nursery.start_soon(self.pump.keep)
-        return live
-
-    def session_event(self, live: LiveSession, event: Event) -> None:
-        """These sessions report nothing, but where a test has one that does."""
-
-    def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
-        self.returned.append(live)
-
-    def session_dials(self, live: LiveSession, dial: Dial) -> None:
-        raise AssertionError("no session here wants another node")
-
-    def session_forgoes(self, live: LiveSession) -> None:
-        raise AssertionError("nor has it asked for one")
-
-    def session_over(self, live: LiveSession) -> None:
-        self.running -= 1
-
-
-@asynccontextmanager
-async def world() -> AsyncIterator[World]:
-    """Sessions are cancelled before the pump, as the proxy does when it stops in good order."""
-    pump = Pump(write_stall_timeout=STALL_SECONDS)
-    async with trio.open_nursery() as services:
-        services.start_soon(pump.run)
-        async with trio.open_nursery() as sessions:
-            yield World(pump, sessions)
-            sessions.cancel_scope.cancel()
-        services.cancel_scope.cancel()
-    pump.close()
-
-
-@dataclass
-class Pair:
-    """The parts of one session that a test holds: the far ends of its two connections."""
-
-    client: socket.socket
-    node: socket.socket
-    inner: tuple[NearEnd, NearEnd]
-
-
-@contextlib.contextmanager
-def plain_pair() -> Iterator[Pair]:
-    client, inner_client = transport_pair()
-    node, inner_node = transport_pair()
-    with client, node:
-        yield Pair(client, node, (inner_client, inner_node))
-
-
-@asynccontextmanager
-async def tls_pair(certificate: Path) -> AsyncIterator[Pair]:
-    """TLS on the client's leg."""
-    with plain_pair() as plain:
-        client = client_context(certificate).wrap_socket(
-            plain.client, server_hostname="example.org", do_handshake_on_connect=False, suppress_ragged_eofs=False
-        )
-        inner = server_transport(plain.inner[0], server_context(certificate))
-        await shake_hands(client, inner)
-        with client:
-            yield Pair(client, plain.node, (inner, plain.inner[1]))
+from cxfr_proxy.session.commands import Close, Drop, EndOutput, Send, Side, Upgrade
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     return write_pem(tmp_path, "example.org")
-
-
-async def read(sock: socket.socket, count: int | None = None) -> bytes:
-    """So many bytes, or all until the end."""
-    received = bytearray()
-    while count is None or len(received) < count:
-        try:
-            data = sock.recv(65_536)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            with trio.fail_after(60):
-                await trio.lowlevel.wait_readable(sock)
-            continue
-        if not data:
-            assert count is None, f"ended after {len(received)} of {count} bytes"
-            break
-        received += data
-        await trio.lowlevel.checkpoint()
-    return bytes(received)
-
-
-async def write(sock: socket.socket, data: Bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[sock.send(view[:65_536]) :]
-        except (BlockingIOError, ssl.SSLWantWriteError):
-            with trio.fail_after(60):
-                await trio.lowlevel.wait_writable(sock)
-
-
-def write_until_full(sock: socket.socket) -> int:
-    """How much more fits."""
-    total = 0
-    with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
-        while True:
-            total += sock.send(b"x" * 16_384)
-    return total
-
-
-async def flood(sock: socket.socket) -> int:
-    """Write until nothing goes on any more; how much was taken."""
-    total, more = 0, 1
-    while more:
-        more = write_until_full(sock)
-        total += more
-        await settled()
-    return total
-
-
-BOTH_WAYS = pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "asked"])
-DATA = random.Random(1).randbytes(3_000_000)
 
 
 # --- bytes and ends
@@ -477,160 +253,6 @@ async def test_the_sessions_deadline(mock_clock: trio.testing.MockClock) -> None
             mock_clock.jump(2)
             await until(lambda: not it.running)
             assert session.called == ["tick"]
-
-
-# --- TLS
-
-
-@BOTH_WAYS
-@pytest.mark.parametrize("record", [1, 100, 16_384, 3_000_000])
-async def test_tls_both_ways(certificate: Path, is_fast: bool, record: int) -> None:
-    """With records of any size: nothing stays behind in the TLS socket, where epoll does not see it."""
-    data = DATA[: max(record, 2000)]
-    async with world() as it, tls_pair(certificate) as pair:
-        it.session(Passing(is_fast), *pair.inner)
-
-        async def write_records() -> None:
-            for start in range(0, len(data), record):
-                await write(pair.client, data[start : start + record])
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(write_records)
-            nursery.start_soon(write, pair.node, data)
-            assert await read(pair.node, len(data)) == data
-            assert await read(pair.client, len(data)) == data
-
-
-async def test_tls_bytes_decrypted_before_the_pump_had_the_socket(certificate: Path) -> None:
-    async with world() as it, tls_pair(certificate) as pair:
-        await write(pair.client, b"0123456789" * 1000)
-        await trio.lowlevel.wait_readable(pair.inner[0])
-        assert pair.inner[0].recv(1) == b"0"
-        assert pair.inner[0].pending()
-        it.session(Passing(), *pair.inner)
-        assert await read(pair.node, 9999) == (b"0123456789" * 1000)[1:]
-
-
-@BOTH_WAYS
-async def test_tls_with_a_node_that_does_not_read(certificate: Path, is_fast: bool) -> None:
-    """Decrypted bytes wait until the node reads again, although no byte comes from the client to wake anybody."""
-    async with world() as it, tls_pair(certificate) as pair:
-        live = it.session(Passing(is_fast), *pair.inner, buffer_bytes=4096)
-        sent = await flood(pair.client)
-        assert 0 < len(live.legs[Side.NODE].unsent) <= NODE_BYTES
-        assert await read(pair.node, sent) == b"x" * sent
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-async def test_tls_is_read_on_after_its_output_has_ended(certificate: Path, when: str) -> None:
-    """Bytes that the client had sent when the farewell came are read, and no reset takes the farewell back."""
-    data = DATA[:50_000]
-    async with world() as it, tls_pair(certificate) as pair:
-        session = Passing(on_transfer=[Send(Side.CLIENT, b"farewell"), EndOutput(Side.CLIENT)])
-        live = it.session(session, *pair.inner)
-        await settled()
-        if when == "before":
-            # In the proxy's socket, but not read: no task has run since.
-            assert pair.client.send(data) == len(data)
-        live.transfer(ORDER)
-        if when == "after":
-            await write(pair.client, data)
-        assert await read(pair.client) == b"farewell"
-        assert await read(pair.node, len(data)) == data
-
-
-async def read_to_the_end(client: socket.socket) -> tuple[bytes, str]:
-    """All there is, and what TLS says of its end."""
-    assert isinstance(client, ssl.SSLSocket)
-    received = bytearray()
-    while True:
-        try:
-            data = client.read(65_536)
-        except ssl.SSLWantReadError:
-            with trio.fail_after(60):
-                await trio.lowlevel.wait_readable(client)
-            continue
-        except ssl.SSLEOFError:
-            return bytes(received), "cut"
-        except ssl.SSLZeroReturnError:
-            data = b""
-        if not data:
-            return bytes(received), "closed"
-        received += data
-
-
-@pytest.mark.parametrize("silent", [False, True])
-@pytest.mark.parametrize("last", [[], [Close()]], ids=["read on", "closed"])
-async def test_tls_is_closed_where_its_output_ends_unless_silently(
-    certificate: Path, silent: bool, last: list[SessionCommand]
-) -> None:
-    async with world() as it, tls_pair(certificate) as pair:
-        farewell: list[SessionCommand] = [Send(Side.CLIENT, DATA[:50_000]), EndOutput(Side.CLIENT, silent), *last]
-        it.session(Passing(on_transfer=farewell), *pair.inner).transfer(ORDER)
-        assert await read_to_the_end(pair.client) == (DATA[:50_000], "cut" if silent else "closed")
-
-
-@BOTH_WAYS
-async def test_tls_is_closed_behind_a_backlog(certificate: Path, is_fast: bool) -> None:
-    async with world() as it, tls_pair(certificate) as pair:
-        farewell: list[SessionCommand] = [Send(Side.CLIENT, b"farewell"), EndOutput(Side.CLIENT), Close()]
-        live = it.session(Passing(is_fast, on_transfer=farewell), *pair.inner, buffer_bytes=4096)
-        await flood(pair.node)
-        live.transfer(ORDER)
-        received, end = await read_to_the_end(pair.client)
-        assert received.endswith(b"farewell")
-        assert end == "closed"
-        await until(lambda: not it.running)
-
-
-async def test_tls_is_closed_once_there_is_room_for_that(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tries, send_alert = iter([False, False]), TlsTransport._send_alert
-
-    def find_room(transport: TlsTransport) -> None:
-        if next(tries, True):
-            send_alert(transport)
-        else:
-            transport.wants_write = True
-
-    monkeypatch.setattr(TlsTransport, "_send_alert", find_room)
-    async with world() as it, tls_pair(certificate) as pair:
-        it.session(Passing(on_transfer=[EndOutput(Side.CLIENT)]), *pair.inner).transfer(ORDER)
-        assert await read_to_the_end(pair.client) == (b"", "closed")
-        await write(pair.client, b"still read")
-        assert await read(pair.node, 10) == b"still read"
-
-
-async def test_tls_is_closed_behind_what_it_has_decrypted(certificate: Path) -> None:
-    """A record of 16 KiB, of which the pump has read a part when the output ends."""
-    async with world() as it, tls_pair(certificate) as pair:
-        client = pair.inner[0]
-        assert isinstance(client, TlsTransport)
-        await write(pair.client, DATA[:16_384])
-        await until(lambda: _reads(client))
-        live = it.session(Passing(is_fast=False, on_transfer=[EndOutput(Side.CLIENT)]), *pair.inner)
-        live.transfer(ORDER)
-        assert await read_to_the_end(pair.client) == (b"", "closed")
-        assert await read(pair.node, 16_383) == DATA[1:16_384]
-
-
-async def test_tls_is_closed_although_it_has_decrypted_what_nobody_wants(certificate: Path) -> None:
-    async with world() as it, tls_pair(certificate) as pair:
-        client = pair.inner[0]
-        assert isinstance(client, TlsTransport)
-        await write(pair.client, DATA[:16_384])
-        await until(lambda: _reads(client))
-        session = Passing(is_fast=False, on_transfer=[EndOutput(Side.CLIENT)])
-        session.ended.add(Side.CLIENT)
-        it.session(session, *pair.inner).transfer(ORDER)
-        assert await read_to_the_end(pair.client) == (b"", "closed")
-        assert client.fileno() >= 0, "the session is still there"
-
-
-def _reads(sock: ssl.SSLSocket) -> bool:
-    """One byte, so that the rest of its record lies in the TLS socket."""
-    with contextlib.suppress(ssl.SSLWantReadError):
-        sock.read(1)
-    return bool(sock.pending())
 
 
 # --- faults and cancellation
