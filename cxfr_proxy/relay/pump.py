@@ -502,6 +502,8 @@ class Pump:
     def _intake(self, leg: Leg) -> Intake:
         """Return what may be read of a leg now."""
         live = leg.live
+        # Back-pressure both ways: what the other side has not taken is all that is held for it, and a side that takes
+        # no answers gets no further request read. OpenSSL reads nothing before it has written its own.
         if leg.eof or leg.other.unsent or len(leg.unsent) > MAX_UNSENT or leg.transport.wants_write or live.closing:
             return _NOTHING
         return live.session.intake(leg.side)

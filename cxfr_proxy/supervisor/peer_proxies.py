@@ -104,6 +104,7 @@ class PeerProxies:
             await trio.sleep(_REPORT_SECONDS)
 
     def _state(self) -> ProxyState:
+        # With clients that are awaited: until they have fetched their session, it would die with the node.
         leaving = (node.name for node in self._cluster if node.leaving)
         left = {name: self._drainer.left(name) + self._drainer.awaited(name) for name in leaving}
         settling = tuple(name for name, sessions in left.items() if not sessions and not self._drainer.is_done(name))
@@ -116,6 +117,7 @@ class PeerProxies:
             return 0
         said = [state.left.get(node) for name, state in self._shared.proxies.items() if name != self._shared.id]
         known = [left for left in said if left is not None]
+        # One that says nothing of the node has not heard of the drain yet, and may have all of its clients there.
         return sum(known) if len(known) == len(said) else None
 
     def settles_elsewhere(self, node: str) -> bool:
@@ -132,7 +134,7 @@ class PeerProxies:
         listed = self._cluster.get(node)
         directive = replace(self._directive_now(node), rebalance=rebalance, to_restart=listed.to_restart)
         if self._shared is not None:
-            self._carried_out[node] = directive
+            self._carried_out[node] = directive  # before it comes back with the next reading
             self._shared.set_directive(node, directive)
         elif listed.to_restart or directive.admin_state is not listed.spec.admin_state or node in self._drainer.drains:
             self._kept.keep_order(node, replace(directive, against=listed.spec.admin_state))

@@ -112,6 +112,7 @@ class Planner:
             refused=now.refused - before.refused,
             silent=now.silent - before.silent,
             failed=now.failed - before.failed,
+            # Those who have not been asked, and those who were and have neither left nor said that they won't.
             left=self._queues.length(Urgency.REBALANCED) + announced + now.asked - now.moved - now.failed,
             held=len(self._held),
             held_seconds=max(0.0, max(self._held.values(), default=0.0) - trio.current_time()),

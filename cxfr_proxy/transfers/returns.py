@@ -70,9 +70,8 @@ class Returns:
 
     def __init__(self, limit: int = REMEMBERED) -> None:
         self._gone: BoundedDict[str, tuple[DepartedClient, ...]] = BoundedDict(limit)  # by bare JID, oldest first
-        self._logins: BoundedDict[str, _Login] = BoundedDict(
-            limit
-        )  # by bare JID, the last one that was not taken for somebody
+        # By bare JID: the last login that was not taken for the return of somebody.
+        self._logins: BoundedDict[str, _Login] = BoundedDict(limit)
         self.seconds: BoundedDict[int, float] = BoundedDict(limit)
         """After how many who had that session was back."""
 

@@ -205,11 +205,13 @@ class Dialer:
     async def _look_up_and_connect(self, address: Address) -> PlainTransport:
         with trio.fail_after(self._timeouts.node_connect_timeout):
             stream = await trio.open_tcp_stream(address.host, address.port)
+        # Out of trio's socket, which would be closed with its last reference.
         with socket.socket(fileno=stream.socket.detach()) as sock:
             self._answered[address] = (sock.family, sock.getpeername())
             return PlainTransport.adopt(sock, self._timeouts.keepalive_timeout)
 
 
+# Each login asks it, and a name costs two exceptions.
 @functools.lru_cache(maxsize=1024)
 def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
     """Return an IP address or a path; ``None`` for a name."""
@@ -223,7 +225,7 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
 
 
 async def _connect_to(address: _SocketAddress, timeouts: Timeouts, waits: Waits) -> PlainTransport:
-    await waits.check()
+    await waits.check()  # there may be nothing to wait for below, and whoever waits may be cancelled already
     family, name = address
     transport = PlainTransport.unconnected(family, timeouts.keepalive_timeout)
     try:

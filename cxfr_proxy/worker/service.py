@@ -153,9 +153,8 @@ class Service:
         return clients.cancel_scope.cancelled_caught
 
     def _serve(self, sock: socket.socket, address: object) -> None:
-        with isolated(
-            Task.CONNECTION
-        ):  # a fault of the collector must not keep the socket from being served, and so from being closed
+        # Apart: a fault of the collector must not keep the socket from being served, and so from being closed.
+        with isolated(Task.CONNECTION):
             self._collector.session_comes()
         self._server.serve(sock, address)
 
@@ -287,9 +286,8 @@ class Service:
                     seconds=round(seconds, 3),
                     held_seconds=round(held, 4) if held is not None else None,
                 )
-                if (
-                    session.state is State.BOUND
-                ):  # the order was taken back; there may be another reason to move it by now
+                # The order was taken back; there may be another reason to move it by now.
+                if session.state is State.BOUND:
                     self._place_right(relayed, led=True)
             case Ended(reason, condition, late, undelivered):
                 emit(

@@ -267,9 +267,8 @@ async def test_what_another_was_told_is_done_by_the_same_clock(autojump_clock: M
     assert str(drain.stage) == Stage.ABORTED
     house.sharing.carry_out({"a": Directive(AdminState.DRAIN)})  # written by hand: go on
     assert str(drain.stage) == Stage.ALL
-    house.sharing.carry_out(
-        {"a": Directive(AdminState.READY), "unknown": Directive(AdminState.DRAIN)}
-    )  # the list of nodes does it
+    # The list of nodes does it.
+    house.sharing.carry_out({"a": Directive(AdminState.READY), "unknown": Directive(AdminState.DRAIN)})
     assert house.drainer.reports == [("drain-begins", "a"), ("drain-aborted", "a")]
 
 

@@ -108,7 +108,7 @@ class HttpConnection(trio.abc.AsyncResource):
         self.is_known = False
         self._head_only = False
         self._body.clear()
-        begun = bool(self._http.trailing_data[0])
+        begun = bool(self._http.trailing_data[0])  # it may have come with the one before
         with trio.move_on_after(REQUEST_SECONDS if begun else patience) as waiting:
             try:
                 while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -129,6 +129,7 @@ class HttpConnection(trio.abc.AsyncResource):
         return said(HTTPStatus.REQUEST_TIMEOUT) if begun else None
 
     def _request(self, event: h11.Request) -> PageRequest:
+        # Repeated ones are one list (RFC 9110 section 5.3): two Authorization headers are then no token at all.
         headers: dict[str, str] = {}
         for raw_name, raw_value in event.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")

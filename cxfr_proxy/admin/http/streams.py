@@ -144,6 +144,7 @@ class OrderStream(EventStream):
 
         with self._streams.one_more(self._admission.caller):
             await sink.send(BEGINNING)
+            # What is said if none of the lines below says something else: isolated() keeps what it catches.
             problem = HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "the proxy failed to do that; its log says why")
             passing = (ConfigError, HttpProblem, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
             name, arguments = self._command.request(self._given)

@@ -56,6 +56,7 @@ async def examine(config: Config, specs: Sequence[NodeSpec], account: Account | 
     Nodes that misbehave are part of the facts. Raises :class:`~cxfr_proxy.errors.ConfigError` for files of the
     operator's that are no good.
     """
+    # Smaller than for clients' sake: a node whose greeting has no end is a finding, and fifty are read at once.
     most = min(config.limits.max_element_down, _MOST_ELEMENT)
     limits = replace(config.limits, max_element_down=most, max_depth=min(config.limits.max_depth, _MOST_DEPTH))
     dialer = Dialer(config.timeouts, limits, read_node_certificate(config.node_key_pair))
@@ -71,10 +72,8 @@ async def examine(config: Config, specs: Sequence[NodeSpec], account: Account | 
     seen = SessionsSeen()
     tokens: list[TokenFacts] = []
     if account is not None:
-        doors, places = (
-            Doors(dialer, limits, account, config.timeouts.negotiation_timeout),
-            list(_places(found, account)),
-        )
+        doors = Doors(dialer, limits, account, config.timeouts.negotiation_timeout)
+        places = list(_places(found, account))
         seen = await SessionRound(doors, [place for place, _ in places]).run()
         # Where the password is refused, one failed login is enough.
         tokens = await try_tokens(doors, [each for each in places if seen.is_let_in(each[0].spec.name)])

@@ -101,6 +101,7 @@ class Doors:
             try:
                 yield entered
             finally:
+                # Not the endpoint, which would end TLS in good order: a node that is told of an end keeps no session.
                 entered.endpoint.transport.close()
 
     async def stands_open(self, place: Place) -> bool:

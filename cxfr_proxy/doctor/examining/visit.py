@@ -73,7 +73,7 @@ class Visitor:
                 continue
             with closing(endpoint):
                 return PublicFacts(certificate_of(endpoint))
-        return PublicFacts(reason=reasons[0])
+        return PublicFacts(reason=reasons[0])  # STARTTLS's: it is what most clients try
 
     # --- in the way of its line
 
@@ -111,8 +111,10 @@ class Visitor:
         if stage is LookStage.CERTIFICATE:
             tls = await self._refused_certificate(spec, domain, exc)
             return replace(facts, tls=tls, failure=Failure(LookStage.CERTIFICATE if tls else LookStage.TLS, exc.text))
+        # Where no connection comes about, or the name alone is wrong, no other way leads further.
         if stage not in (LookStage.TLS, LookStage.GREETING):
             return facts
+        # One option is changed at a time: a way that differs in both would not say which of them is wrong.
         ways = [OtherWay(header, spec.tls) for header in _OTHERS if header is not spec.send_proxy]
         ways += [OtherWay(spec.send_proxy, tls) for tls in NodeTls if tls is not spec.tls]
         found = await _all(

@@ -50,7 +50,9 @@ class Rolls:
         self._rebalances = rebalances
         self._peers = peers
         self._feed = feed
-        self._runs = 0  # command lines that are there and restart nodes; that of an aborted roll may still be
+        # Command lines that are there and restart nodes. A number, since that of an aborted roll may still be there
+        # when the next roll has its own.
+        self._runs = 0
         self._kept = kept
         self._work = trio.Event()
         self.last: Roll | None = None
@@ -95,7 +97,7 @@ class Rolls:
                 f"nothing is done: while '{nodes[0]}' is drained {refused} is refused, for no other node is ready and"
                 " up"
             )
-        self._rebalances.stop()
+        self._rebalances.stop()  # it would move users to nodes that are about to be restarted
         record = RollRecord(tuple(nodes), rate, deadline, by_command)
         emit(_log, "roll-begins", nodes=",".join(nodes))
         self.last = Roll(record, trio.current_time())
@@ -131,7 +133,7 @@ class Rolls:
         roll = self._current()
         node = roll.node
         assert node is not None
-        self.last = None
+        self.last = None  # first: whoever hears of what follows must not find a roll that goes on
         for name in roll.record.nodes:
             self._mark(name, to_restart=False)
         drain = self._drainer.drains.get(node)
@@ -179,6 +181,8 @@ class Rolls:
                 self._look(roll)
             else:
                 self._mark_all(roll.record)  # a node may have left the list and be there again
+            # Looked at, and not told: a roll depends on health, drains, settling and command lines, and a tenth of a
+            # second is nothing beside a restart.
             await trio.sleep(_LOOK_SECONDS)
 
     def _look(self, roll: Roll) -> None:

@@ -112,6 +112,7 @@ class Predecessor:
                 ending.shutdown(socket.SHUT_RDWR)
         finally:
             ending.close()
+            # Nothing of it comes any more: whoever waits for a word of it goes on, and finds none.
             self._offered.set()
             self.left.set()
             self.gone.set()
@@ -127,7 +128,7 @@ class Predecessor:
 
         Raises :class:`ConfigError` where the other one has ended instead.
         """
-        while self._channel is None:
+        while self._channel is None:  # run() was started just before, and its task may not have begun
             await trio.lowlevel.checkpoint()
         self._channel.post(SuccessorReady(__version__))
         await self._offered.wait()
@@ -142,7 +143,7 @@ class Predecessor:
         self._channel.post(SuccessorServes())
         with trio.move_on_after(_LEAVING_SECONDS):
             await self.left.wait()
-        self.left.set()
+        self.left.set()  # also without its word: orders that wait for it are this proxy's now
 
     def stop(self) -> None:
         """Have it hurry: this proxy stops."""

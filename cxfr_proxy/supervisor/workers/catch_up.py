@@ -45,9 +45,8 @@ class CatchUp:
         self._redirected: BoundedDict[str, float] = BoundedDict(limit)
         self._resumable: BoundedDict[str, SessionResumable] = BoundedDict(limit)
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
-        self._moved: BoundedDict[str, list[tuple[Moved, float]]] = BoundedDict(
-            limit
-        )  # by bare JID; who has not come back
+        # By bare JID: clients that have not come back.
+        self._moved: BoundedDict[str, list[tuple[Moved, float]]] = BoundedDict(limit)
         self._client_software = ClientSoftware()
 
     def note(self, news: AnyClientNews, now: float) -> None:
