@@ -115,8 +115,9 @@ def try_next_rung(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> 
 def on_stuck(parts: Parts, why: str, outcome: Outcome, *, reachable: bool = True) -> None:
     """Go on where the session can't be taken to the other node, and is where it was. ``reachable``: see
     :meth:`.parts.Parts.drop_exchange`."""
-    assert parts.exchange is not None
-    parts.report(MigrationFailed(parts.exchange.node, why))
+    exchange = parts.exchange
+    assert exchange is not None
+    parts.report(MigrationFailed(exchange.node, why, by_client=exchange.waits_for_client))
     stay_with_node(parts, outcome, reachable=reachable)
 
 

@@ -233,10 +233,11 @@ class NodeRegained(Struct, frozen=True, gc=False):
 
 class MigrationFailed(Struct, frozen=True, gc=False):
     """The session could not be taken to that node, or taken up again there. If it has not left its own, nobody has
-    noticed."""
+    noticed. ``by_client``: the client has not done its part, which says nothing of the nodes."""
 
     node: str
     why: str
+    by_client: bool = False
 
 
 class LoginFailed(Struct, frozen=True, gc=False):

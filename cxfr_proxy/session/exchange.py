@@ -81,6 +81,11 @@ class Exchange:
         """Nothing more has to be known, or made, before the old node is asked how far it is."""
         return self.state is Exchanging.DIALLING and self.leg is not None and self.acknowledged is not None
 
+    @property
+    def waits_for_client(self) -> bool:
+        """All that is missing is the client's acknowledgement."""
+        return self.state is Exchanging.DIALLING and self.leg is not None and self.acknowledged is None
+
     def settle(self, now: float) -> None:
         """Wait until the old node has said how far it is. The client is not read from now on."""
         self.held_since = now

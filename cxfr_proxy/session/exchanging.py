@@ -176,7 +176,7 @@ def why_late(exchange: Exchange) -> str:
     """Say what has taken too long."""
     if exchange.state is Exchanging.SETTLING:
         return "the node that the session is on does not say how far it is"
-    return "it takes too long to log in" if exchange.leg is None else "the client does not say what it has got"
+    return "the client does not say what it has got" if exchange.waits_for_client else "it takes too long to log in"
 
 
 def speaks_alike(parts: Parts, leg: NodeLeg) -> bool:

@@ -27,7 +27,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.node_owes import End
 from cxfr_proxy.session.parts import Parts
-from cxfr_proxy.session.tables import NODE_REACTIONS, Incoming, NodeDid, Outgoing, Reaction, State
+from cxfr_proxy.session.tables import NODE_REACTIONS, Incoming, NodeDid, Outgoing, Reaction, State, Where
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -196,7 +196,6 @@ def on_fault(parts: Parts, error: NodeError) -> None:
 
 def on_no_resumption(parts: Parts) -> None:
     """Act on a node that has not got the session, or does not say so in time. The leg before it is gone already."""
-    parts.report(MigrationFailed(parts.node.name, "it does not resume the session"))
     parts.node.receive(Incoming.FAILED)
     _react(parts, NodeDid.REFUSE, Reason.NODE_LOST)
 
@@ -228,6 +227,8 @@ def on_death(parts: Parts) -> bool:
 def _lose(parts: Parts, reason: Reason) -> None:
     """Have the client told to move, or go on telling it: its node is gone, and it is still here."""
     parts.because(reason)
+    if parts.where is Where.RESUMING:  # whether it refused, broke off or said nothing
+        parts.report(MigrationFailed(parts.node.name, "it does not resume the session"))
     if parts.node.lane.cutting:
         ending.give_up(parts, reason)  # a stream error would land in the middle of an element of the node's
         return

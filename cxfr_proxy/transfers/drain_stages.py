@@ -17,6 +17,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+_AHEAD: Final = 0.1
+"""The share of its sessions by which a late drain has to come ahead before it is late no more. Otherwise the pace would
+change each time that it crosses the line, to which it falls back as soon as it goes slower. Where that is more than may
+be left, it hurries to its end."""
+
 
 class Stage(StrEnum):
     """Which sessions of the node are moved."""
@@ -88,9 +93,10 @@ class Schedule:
             return Stage.AWAKE
         return Stage.ALL
 
-    def is_late(self, now: float, *, left: int, total: int) -> bool:
+    def is_late(self, now: float, *, left: int, total: int, already: bool = False) -> bool:
         """Return whether more of the node's ``total`` sessions are left, in the second half of the time, than if equal
-        shares of them left in equal times."""
+        shares of them left in equal times. One that is late ``already`` stays so until it is well ahead of that."""
         if self.deadline is None or self.stage(now) is not Stage.ALL:
             return False
-        return left > total * (self.deadline - now) / (self.deadline - self.grace_end)
+        due = total * (self.deadline - now) / (self.deadline - self.grace_end)
+        return left > (max(0.0, due - total * _AHEAD) if already else due)

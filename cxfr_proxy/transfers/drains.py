@@ -243,7 +243,8 @@ class Drains:
 
     def _follow(self, drain: Drain, schedule: Schedule, now: float) -> None:
         self._enter(drain, schedule.stage(now))
-        late = schedule.is_late(now, left=self._host.of_node(drain.node).sessions, total=drain.total)
+        left = self._host.of_node(drain.node).sessions
+        late = schedule.is_late(now, left=left, total=drain.total, already=drain.late)
         if late is not drain.late:
             drain.late = late
             self._host.stage_changed(drain)

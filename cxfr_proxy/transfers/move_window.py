@@ -7,6 +7,8 @@ whose client was held for a short time, shrinks by as little where that took lon
 longer or failed. It comes to rest where as many are held for less than :data:`QUICK_SECONDS` as for more: that is the
 median of the time for which clients are held.
 
+A move that is taken back, or that a client has not done its part of, says nothing of the nodes: the window stays.
+
 A node far away answers no faster than the way there allows. So the shortest time of late counts as well: what is within
 twice of it is quick, wherever the node is.
 """
@@ -18,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.session.commands import Answered, Asked, Event, MigrationFailed, Outcome, Transferred
+from cxfr_proxy.session.commands import Answered, Asked, Event, MigrationFailed, Transferred
 from cxfr_proxy.session.ladder import Rung
 
 QUICK_SECONDS: Final = 0.004
@@ -109,10 +111,10 @@ class MoveWindow:
                 self._begun[session_id] = self._halvings
                 return False
             # First of all, whatever follows: it may be lost by that, or stay where it is.
-            case MigrationFailed() | Asked():
-                return self._ended(session_id, None, failed=True)
-            case Answered(Rung.MIGRATE, _, outcome):
-                return self._ended(session_id, None, failed=outcome is not Outcome.STAYED)
+            case MigrationFailed(by_client=by_client):
+                return self._ended(session_id, None, failed=not by_client)
+            case Answered(Rung.MIGRATE) | Asked():  # it was taken back, or there is no more time
+                return self._ended(session_id, None)
             case Transferred(held_seconds=held):
                 return self._ended(session_id, held)
             case _:

@@ -326,8 +326,31 @@ def test_the_old_node_is_asked_behind_what_comes_with_the_client_s_acknowledgeme
 
 def test_a_client_that_does_not_say_what_it_has_is_told_to_move() -> None:
     s = Script().bind(stream_management=True).migrate().dialled().tick()
-    s.expect(s.reported(MigrationFailed).why == "the client does not say what it has got", "the reason")
+    s.expect(
+        s.reported(MigrationFailed) == MigrationFailed("node2", "the client does not say what it has got", True),
+        "the reason, and that it is the client's",
+    )
     s.output_ended(Side.CLIENT, Side.NODE)
+
+
+@pytest.mark.parametrize("end", ["refusal", "end of stream", "hang-up", "garbage", "stream error", "silence"])
+def test_a_node_that_does_not_resume_is_one_to_which_nothing_can_be_taken_however_it_says_so(end: str) -> None:
+    s = resuming()
+    match end:
+        case "refusal":
+            s.node("<failed xmlns='urn:xmpp:sm:3'/>")
+        case "end of stream":
+            s.node(END)
+        case "hang-up":
+            s.node_ends()
+        case "garbage":
+            s.node("<a></b>")
+        case "stream error":
+            s.node(stream_error("system-shutdown"))
+        case "silence":
+            s.wait(STEP_SECONDS)
+    s.expect(s.reported(MigrationFailed) == MigrationFailed("node2", "it does not resume the session"), "the reason")
+    s.expect(isinstance(s.events[-1], NodeLost), "a node that is lost")
 
 
 def test_a_connection_that_comes_too_late_is_closed() -> None:

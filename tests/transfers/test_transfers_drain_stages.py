@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
 import trio
 from session_script import ACTIVE, INACTIVE, answer
@@ -53,6 +57,47 @@ def test_a_drain_is_late_if_too_many_are_left_in_the_second_half_of_its_time() -
     assert late == {5: [], 29: [], 35: [*range(51, 101)], 59: [*range(3, 101)]}
     assert not schedule.is_late(60, left=100, total=100)  # they are closed now
     assert not Schedule(0.0).is_late(1000.0, left=100, total=100)
+
+
+def test_a_late_drain_is_late_until_it_is_a_tenth_ahead() -> None:
+    schedule = Schedule(0.0).changed(0.0, grace=10, deadline=60)
+    late = {
+        now: [left for left in range(101) if schedule.is_late(now, left=left, total=100, already=True)]
+        for now in (29, 35, 50, 56, 60)
+    }
+    assert late == {29: [], 35: [*range(41, 101)], 50: [*range(11, 101)], 56: [*range(1, 101)], 60: []}
+
+
+@dataclass
+class Emptied:
+    """A node that is being emptied, in a model in which moves go slowly, or fast where a drain is late."""
+
+    deadline: float
+    left: float = 1000.0
+    late: bool = False
+    changes: int = 0
+
+    def look(self, now: float) -> None:
+        schedule = Schedule(0.0).changed(0.0, grace=None, deadline=self.deadline)
+        late = schedule.is_late(now, left=math.ceil(self.left), total=1000, already=self.late)
+        self.changes += late is not self.late
+        self.late = late
+
+
+@pytest.mark.parametrize("deadlines", [(600,), (600, 600), (600, 900), (300, 1200)])
+@pytest.mark.parametrize("slow", [0.5, 0.9, 0.99, 1.0, 1.01])
+def test_the_pace_of_drains_that_are_late_now_and_then_changes_seldom(deadlines: Sequence[int], slow: float) -> None:
+    """``slow`` is a part of the pace by which all could just be over in time."""
+    drains = [Emptied(deadline) for deadline in deadlines]
+    needed = sum(1000 / drain.deadline for drain in drains)
+    for tenth in range(10 * max(deadlines)):
+        now, going = tenth / 10, [drain for drain in drains if drain.left]
+        pace = needed * (4 if any(drain.late for drain in drains) else slow)
+        for drain in going:
+            drain.left = max(0.0, drain.left - pace / len(going) / 10)
+            drain.look(now)
+            assert drain.left == 0 or now < drain.deadline - 1
+    assert max(drain.changes for drain in drains) <= 4
 
 
 # --- grace

@@ -34,7 +34,7 @@ def moved(held: float | None, rung: Rung = Rung.MIGRATE, outcome: Outcome = Outc
     return Transferred(ORDER, ((rung, outcome),), 0.1, "a", held)
 
 
-FAILED = Answered(Rung.MIGRATE, ORDER, Outcome.REFUSED)
+FAILED = MigrationFailed("b", "it does not resume the session")
 
 
 def filled(window: MoveWindow, ends: Iterable[Event]) -> MoveWindow:
@@ -97,9 +97,6 @@ def test_it_shrinks_as_slowly_where_that_takes_longer() -> None:
     [
         moved(SLOW),
         FAILED,
-        Asked(Rung.CUT, ORDER, first=False),
-        Answered(Rung.MIGRATE, ORDER, Outcome.SILENT),
-        MigrationFailed("b", "it does not resume the session"),
     ],
 )
 def test_it_is_halved_where_that_takes_much_longer_or_fails(end: Event) -> None:
@@ -128,9 +125,12 @@ def test_one_is_always_under_way() -> None:
         moved(None, outcome=Outcome.CUT_OFF),
         moved(None, outcome=Outcome.STAYED),
         Answered(Rung.MIGRATE, ORDER, Outcome.STAYED),
+        Answered(Rung.MIGRATE, ORDER, Outcome.SILENT),
+        Asked(Rung.CUT, ORDER, first=False),
+        MigrationFailed("b", "the client does not say what it has got", by_client=True),
     ],
 )
-def test_a_client_that_leaves_or_stays_says_nothing(end: Event) -> None:
+def test_what_clients_and_operators_do_says_nothing_of_the_nodes(end: Event) -> None:
     window = grown()
     assert filled(window, [end] * 100).size == MOST
     assert window.mean_held == QUICK
