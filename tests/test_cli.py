@@ -203,7 +203,7 @@ def test_check_reads_the_tokens_too(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{nodes}: expected a private key in PEM form\n" in capsys.readouterr().out
     tokens.write_text(made.err)
     assert main(flags) == 1
-    assert f"{tokens}:1:1: expected a role, a name and a digest, found 1 words\n" in capsys.readouterr().out
+    assert f"{tokens}:1:1: expected a role, a name and a digest, found 1 word\n" in capsys.readouterr().out
 
 
 def test_a_token_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

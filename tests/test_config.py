@@ -316,7 +316,7 @@ def test_certificates_and_keys_are_paired_in_order() -> None:
         KeyPair(Path("b"), Path("b")),
         KeyPair(Path("c"), Path("c")),
     )
-    with pytest.raises(ConfigError, match="found 2 keys for 1 certificates"):
+    with pytest.raises(ConfigError, match=r"found 2 keys for 1 certificate$"):
         Config.from_sources({"certificate": ["a"], "key": ["x", "y"]})
 
 

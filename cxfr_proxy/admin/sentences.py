@@ -24,6 +24,7 @@ from cxfr_proxy.admin.rows.order_rows import (
     UpgradeStep,
 )
 from cxfr_proxy.admin.text import clean, duration, table, width
+from cxfr_proxy.units import agreeing, counted, part_of
 
 _WIDEST_BAR = 40
 _NARROWEST_BAR = 8
@@ -46,7 +47,7 @@ def progress_line(row: Progress) -> str:
 
 
 _STEPS: Final[Mapping[str, str]] = {
-    "drain": "is drained: {sessions} sessions left",
+    "drain": "is drained: {sessions} left",
     "restart": "can be stopped",
     "return": "was restarted",
     "settle": "is up",
@@ -56,12 +57,16 @@ _STEPS: Final[Mapping[str, str]] = {
 
 def _roll_step(row: RollProgress) -> str:
     if row.node is None:
-        return f"all {row.total} nodes are done, {row.moved} moves"
-    step = _STEPS.get(row.step, clean(row.step)).format(sessions=row.sessions)
+        return f"{_all_nodes(row.total)} done, {counted(row.moved, 'move')}"
+    step = _STEPS.get(row.step, clean(row.step)).format(sessions=counted(row.sessions, "session"))
     if row.settling_seconds is not None:
         step = f"settles: it can be stopped in {duration(row.settling_seconds)}"
     reason = f" ({clean(row.reason)})" if row.reason else ""
     return f"{clean(row.node)} ({row.total - row.left + 1} of {row.total}) {step}{reason}"
+
+
+def _all_nodes(count: int) -> str:
+    return "the node is" if count == 1 else f"all {counted(count, 'node')} are"
 
 
 def progress_bar(row: Progress, columns: int, seconds_left: float | None = None) -> str:
@@ -103,7 +108,7 @@ def _remark(row: Progress) -> str | None:
         case RollProgress():
             return _roll_step(row)
         case UpgradeProgress() if row.step != UpgradeStep.START:
-            return f"{row.sessions} sessions leave the old one"
+            return f"{counted(row.sessions, 'session')} {agreeing(row.sessions, 'leaves', 'leave')} the old one"
         case RestartProgress() | UpgradeProgress():
             return None
         case DrainProgress() if row.settling_seconds is not None:
@@ -136,9 +141,9 @@ def _subject(row: Progress) -> str:
 def _counts(row: Progress) -> str:
     match row:
         case RestartProgress():
-            return f"{row.replaced} of {row.total} replaced, {row.sessions} sessions leaving"
+            return f"{row.replaced} of {row.total} replaced, {counted(row.sessions, 'session')} leaving"
         case RollProgress():
-            return f"{row.moved} moves"
+            return counted(row.moved, "move")
         case UpgradeProgress():
             return _successor(row)
         case DrainProgress() | RebalanceProgress():
@@ -185,12 +190,13 @@ def _drain_plan(plan: DrainPlan) -> str:
         if plan.paced_rate is not None and plan.paced_rate < plan.rate:
             lines.append(f"that is {plan.paced_rate:.0f} a second for those that the proxy takes, as it was of late")
         lines.append(
-            f"{plan.migrate} of them will not notice: the proxy takes their sessions to the other node; {others} are"
-            " told to move"
+            f"{plan.migrate} of them will not notice: the proxy takes their sessions to the other node; {others}"
+            f" {agreeing(others, 'is', 'are')} told to move"
         )
     if plan.stay_down:
+        use = agreeing(plan.stay_down, "uses", "use")
         lines.append(
-            f"{plan.stay_down} of them use software that is known not to come back, however it is told to move"
+            f"{plan.stay_down} of them {use} software that is known not to come back, however it is told to move"
         )
     return "\n".join(lines)
 
@@ -198,14 +204,16 @@ def _drain_plan(plan: DrainPlan) -> str:
 def _rebalance_plan(plan: RebalancePlan) -> str:
     exceptions = []
     if plan.stay_down:
+        use = agreeing(plan.stay_down, "uses", "use")
+        stay = agreeing(plan.stay_down, "is left where it is", "are left where they are")
         exceptions.append(
-            f"{plan.stay_down} more would move, but use software that is known not to come back, and are left where"
-            " they are"
+            f"{plan.stay_down} more would move, but {use} software that is known not to come back, and {stay}"
         )
     if plan.held:
         when = duration(plan.held_seconds)
         exceptions.append(
-            f"{plan.held} of them were moved less than redirect-window ago: they follow by themselves, in {when}"
+            f"{plan.held} of them {agreeing(plan.held, 'was', 'were')} moved less than redirect-window ago:"
+            f" {agreeing(plan.held, 'it follows by itself', 'they follow by themselves')}, in {when}"
         )
     if not plan.moves:
         return "\n".join(["nobody would be moved", *exceptions]) if exceptions else "all users are where they belong"
@@ -215,7 +223,7 @@ def _rebalance_plan(plan: RebalancePlan) -> str:
 
 def _extent(plan: DrainPlan | RebalancePlan) -> str:
     return (
-        f"{plan.sessions} sessions, {plan.inactive} of them inactive;"
+        f"{counted(plan.sessions, 'session')}, {plan.inactive} of them inactive;"
         f" at {plan.rate:g} per second it takes about {duration(plan.seconds)}"
     )
 
@@ -224,24 +232,27 @@ def _drain_outcome(row: DrainProgress) -> str:
     node = clean(row.node)
     if row.left:
         why = f": {clean(row.waiting_reason)}" if row.waiting_reason else " at the deadline"
-        return f"{node} is not empty: {row.left} of {row.total} sessions are left{why}"
+        return f"{node} is not empty: {part_of(row.left, row.total, 'session')} left{why}"
     return (
-        f"{node} is empty: {row.moved} of {row.total} sessions moved when asked, {row.returned} of them have returned"
+        f"{node} is empty: {row.moved} of {counted(row.total, 'session')} moved when asked,"
+        f" {row.returned} of them {agreeing(row.returned, 'has', 'have')} returned"
     )
 
 
 def _rebalance_outcome(row: RebalanceProgress) -> str:
     if row.left:
-        return f"{row.left} of {row.total} sessions are left where they are: {clean(row.waiting_reason or '-')}"
-    return f"{row.moved} of {row.total} sessions moved when asked" if row.total else "all users are where they belong"
+        there = agreeing(row.left, "where it is", "where they are")
+        return f"{part_of(row.left, row.total, 'session')} left {there}: {clean(row.waiting_reason or '-')}"
+    moved = f"{row.moved} of {counted(row.total, 'session')} moved when asked"
+    return moved if row.total else "all users are where they belong"
 
 
 def _roll_plan(plan: RollPlan) -> str:
     each = plan.moves / plan.sessions if plan.sessions else 0
     lines = [
         table(COLUMNS_OF_PLANS[ForetoldRestart], [as_json(node) for node in plan.nodes]),
-        f"{plan.sessions} sessions, {plan.moves} moves: {each:.2f} a session; at {plan.rate:g} per second it takes"
-        f" about {duration(plan.seconds)}, and the restarts",
+        f"{counted(plan.sessions, 'session')}, {counted(plan.moves, 'move')}: {each:.2f} a session;"
+        f" at {plan.rate:g} per second it takes about {duration(plan.seconds)}, and the restarts",
     ]
     if plan.migrate:
         lines.append(f"{plan.migrate} of them can be taken to another node by the proxy, and will not notice")
@@ -253,7 +264,7 @@ def _roll_plan(plan: RollPlan) -> str:
 def _roll_outcome(row: RollProgress) -> str:
     if row.node is None:
         return (
-            f"all {row.total} nodes are restarted, {row.moved} moves; users may be elsewhere than they belong"
+            f"{_all_nodes(row.total)} restarted, {counted(row.moved, 'move')}; users may be elsewhere than they belong"
             " (rebalance moves them)"
         )
     why = f": {clean(row.reason)}" if row.reason else ""
@@ -267,7 +278,7 @@ def _roll_outcome(row: RollProgress) -> str:
 def _restart_outcome(row: RestartProgress) -> str:
     reason = f": {clean(row.failure or '-')}" if row.left else ""
     out_of_time = f"; {row.cut} had clients left at the end of hard-stop-after, and cut them" if row.cut else ""
-    return f"{row.replaced} of {row.total} workers are replaced{reason}{out_of_time}"
+    return f"{part_of(row.replaced, row.total, 'worker')} replaced{reason}{out_of_time}"
 
 
 def _upgrade_outcome(row: UpgradeProgress) -> str:

@@ -13,6 +13,7 @@ from cxfr_proxy.cli.connecting import connect
 from cxfr_proxy.cli.exit_codes import FAULTS, OK
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError, FileFaults
+from cxfr_proxy.units import counted
 
 if TYPE_CHECKING:
     from cxfr_proxy.cluster.nodes import NodeSpec
@@ -64,14 +65,14 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     for line in _migration_notes(config, nodes) if nodes is not None and for_nodes is not None else ():
         print(clean(line))
     if certificates:
-        print(f"{certificates} certificate{'s' * (certificates != 1)}, no faults")
+        print(f"{counted(certificates, 'certificate')}, no faults")
     if config.user_map is None:
         return OK if good else FAULTS, nodes
     listed = _read(UserMapFile(config.user_map).load)
     if listed is not None:
         unknown = set(listed.nodes) - {spec.name for spec in nodes} if nodes is not None else ()
         hint = f"; no such node: {', '.join(sorted(unknown)[:10])}" if unknown else ""
-        print(f"{config.user_map}: {len(listed)} user{'s' * (len(listed) != 1)}, no faults{hint}")
+        print(f"{config.user_map}: {counted(len(listed), 'user')}, no faults{hint}")
     return OK if good and listed is not None else FAULTS, nodes
 
 
@@ -83,7 +84,7 @@ def _read_listed(config: Config) -> Sequence[NodeSpec]:
     assert config.backends is not None
     nodes = read_nodes(open_source(config.backends, config.redirection))
     read_authorities_of(nodes)
-    print(clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
+    print(clean(f"{config.backends}: {counted(len(nodes), 'node')}, no faults"))
     return nodes
 
 
@@ -131,7 +132,7 @@ def _read_tokens(config: Config) -> bool:
         from cxfr_proxy.admin.http.tokens import read_token_file
 
         count = len(read_token_file(config.http_tokens).tokens)
-        print(clean(f"{config.http_tokens}: {count} token{'s' * (count != 1)}, no faults"))
+        print(clean(f"{config.http_tokens}: {counted(count, 'token')}, no faults"))
     return True
 
 

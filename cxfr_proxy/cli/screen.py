@@ -22,6 +22,7 @@ from cxfr_proxy.admin.rows.order_rows import (
 )
 from cxfr_proxy.admin.text import clean, cut, record, table
 from cxfr_proxy.cli.time_left import TimeLeft
+from cxfr_proxy.units import counted
 
 PROGRESS: Final = (DrainProgress, RebalanceProgress, RestartProgress, RollProgress, UpgradeProgress)
 _HOME: Final = "\x1b[H"
@@ -126,7 +127,7 @@ class WatchScreen(AnswerScreen):
         elif self.stream.isatty():
             size = shutil.get_terminal_size()
             room = max(1, size.lines - len(notes) - 3)  # for the title, and for what is not shown
-            more = [f"... and {len(lines) - room} more lines"] if len(lines) > room else []
+            more = [f"... and {counted(len(lines) - room, 'more line')}"] if len(lines) > room else []
             title = f"{self.title}  {time.strftime('%H:%M:%S')}  (Ctrl-C ends it)"
             drawn = [cut(line, size.columns) for line in (title, *lines[:room], *more, *notes)]
             end = f"{_TO_END_OF_LINE}\n"

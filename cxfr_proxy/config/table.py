@@ -42,6 +42,7 @@ from cxfr_proxy.config.timeouts import Timeouts
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError, FileFaults
 from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.units import counted
 
 __all__ = [
     "SETTINGS",
@@ -137,8 +138,8 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
         """Yield what is wrong with settings that are right one by one."""
         if len(self.key) > len(self.certificate):
             yield ConfigError(
-                f"--key: expected at most one for each --certificate, found {len(self.key)} keys "
-                f"for {len(self.certificate)} certificates"
+                f"--key: expected at most one for each --certificate, found {counted(len(self.key), 'key')} "
+                f"for {counted(len(self.certificate), 'certificate')}"
             )
         if self.node_key is not None and self.node_certificate is None:
             yield ConfigError("--node-key: expected --node-certificate as well")

@@ -13,6 +13,7 @@ from typing import Final, TextIO
 
 from cxfr_proxy.demo.account import MessageCounts
 from cxfr_proxy.demo.habits import ClientKind, SeenRung
+from cxfr_proxy.units import agreeing, counted
 
 BAR_WIDTH: Final = 40
 WIDTH: Final = 80
@@ -103,7 +104,7 @@ def frame(snapshot: DemoSnapshot, *, colour: bool) -> list[str]:
     for node, count in snapshot.nodes.items():
         filled = round(BAR_WIDTH * count / max(1, snapshot.clients))
         bar = paint("█" * filled, _GREEN, colour=colour) + paint("░" * (BAR_WIDTH - filled), _DIM, colour=colour)
-        lines.append(f"  {node}  {bar} {count:4} sessions")
+        lines.append(f"  {node}  {bar} {count:4} {agreeing(count, 'session', 'sessions')}")
     lines.append("")
     lines += _rows(
         [["client", "count", "moving", *_headings(SeenRung)]]
@@ -171,17 +172,17 @@ def verdict(outcome: DemoOutcome, *, colour: bool) -> str:
     if outcome.good:
         good = (
             f"{outcome.drained} emptied in {outcome.seconds:.1f} s: "
-            f"{total.lost} lost, {total.twice} twice, of {total.sent} messages"
+            f"{total.lost} lost, {total.twice} twice, of {counted(total.sent, 'message')}"
         )
         if not total.whole:
             good += " (the node's doing)"
         return paint(good, _GREEN if total.whole else _YELLOW, colour=colour)
     what = [
-        (outcome.left, f"{outcome.left} sessions left on {outcome.drained}"),
-        (outcome.away, f"{outcome.away} clients not online"),
-        (total.lost, f"{total.lost} messages lost"),
-        (total.twice, f"{total.twice} messages came twice"),
-        (total.disordered, f"{total.disordered} messages out of order"),
+        (outcome.left, f"{counted(outcome.left, 'session')} left on {outcome.drained}"),
+        (outcome.away, f"{counted(outcome.away, 'client')} not online"),
+        (total.lost, f"{counted(total.lost, 'message')} lost"),
+        (total.twice, f"{counted(total.twice, 'message')} came twice"),
+        (total.disordered, f"{counted(total.disordered, 'message')} out of order"),
     ]
     return paint("FAILED: " + ", ".join(text for count, text in what if count), _RED, colour=colour)
 

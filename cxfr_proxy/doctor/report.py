@@ -13,6 +13,7 @@ from cxfr_proxy.doctor.facts import ClusterFacts
 from cxfr_proxy.doctor.findings import ClusterFinding, Severity
 from cxfr_proxy.doctor.judgement import judge
 from cxfr_proxy.doctor.questions import OpenQuestion, open_questions
+from cxfr_proxy.units import counted
 
 _SHOWN: Final = 10
 """Names of nodes or domains in a line."""
@@ -66,13 +67,13 @@ class DoctorReport:
 
     def _summary(self) -> str:
         counts = [
-            f"{count} {severity.name.lower()}{'s' * (count != 1)}"
+            f"{counted(count, severity.name.lower())}"
             for severity in Severity
             if (count := sum(each.rule.severity is severity for each in self.findings))
         ]
         nodes = len({each.spec.name for each in self.facts.nodes})
         ignored = f"; ignored: {', '.join(self.ignored)}" if self.ignored else ""
-        return f"{nodes} node{'s' * (nodes != 1)} examined: {', '.join(counts) or 'no findings'}{ignored}"
+        return f"{counted(nodes, 'node')} examined: {', '.join(counts) or 'no findings'}{ignored}"
 
     def as_json(self) -> str:
         """Return the report in JSON."""

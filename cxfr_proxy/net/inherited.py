@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.units import counted
 
 _FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 _PID, _COUNT, _NAMES = "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"
@@ -127,7 +128,7 @@ def given_by_service_manager(environ: MutableMapping[str, str], pid: int) -> Inh
     count = int(given[_COUNT])
     names = given[_NAMES].split(":") if given[_NAMES] else None
     if names is not None and len(names) != count:
-        raise ConfigError(f"{_NAMES}: expected a name for each of {count} descriptors, found {len(names)}")
+        raise ConfigError(f"{_NAMES}: expected a name for each of {counted(count, 'descriptor')}, found {len(names)}")
     sockets: list[InheritedSocket] = []
     with ExitStack() as closing:
         for number in range(count):

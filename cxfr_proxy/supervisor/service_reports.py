@@ -15,6 +15,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.workers.workers import Workers
+from cxfr_proxy.units import counted
 
 _STATUS_SECONDS: Final = 5.0
 _TIMES_IN_TIME: Final = 3
@@ -41,4 +42,4 @@ class ServiceReports:
 
     def _status(self) -> str:
         up = sum(node.health is Health.UP for node in self._cluster)
-        return f"{up} of {len(self._cluster)} nodes up, {self._workers.sessions} sessions"
+        return f"{up} of {counted(len(self._cluster), 'node')} up, {counted(self._workers.sessions, 'session')}"

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import trio
 
 from cxfr_proxy.transfers.pace import Rate
+from cxfr_proxy.units import counted
 
 _WATCH_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 0.5
@@ -188,7 +189,7 @@ class Rebalances:
         """Note how far it is, and begin another one if it is time for those that were held."""
         last = self.last
         if last is not None and last.again_at is not None and trio.current_time() >= last.again_at:
-            self.begin(reason=f"{last.counts.held} sessions had been moved too lately", again=True)
+            self.begin(reason=f"{counted(last.counts.held, 'session')} had been moved too lately", again=True)
         rebalance = self.current
         if rebalance is not None:
             self._see(rebalance)

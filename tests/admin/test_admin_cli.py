@@ -412,7 +412,7 @@ def test_drain_wait_writes_a_line_for_each_change(path: Path, capsys: pytest.Cap
         "node1: 0 asked, 0 moved, 0 refused, 0 silent, 0 failed, 3 left of 3 (the rate allows no more now)",
         "node1: 2 asked, 1 moved, 1 refused, 0 silent, 0 failed, 1 left of 3",
         "node1: 3 asked, 2 moved, 1 refused, 0 silent, 0 failed, 0 left of 3",
-        "node1 is empty: 2 of 3 sessions moved when asked, 1 of them have returned",
+        "node1 is empty: 2 of 3 sessions moved when asked, 1 of them has returned",
     ]
 
 
@@ -440,7 +440,7 @@ def test_drain_wait_draws_one_line_on_a_terminal(path: Path, monkeypatch: pytest
     assert frames[0].startswith("[.....")
     assert "[####" in frames[-1]
     assert "." not in frames[-1]
-    assert sentence == "node1 is empty: 2 of 3 sessions moved when asked, 1 of them have returned"
+    assert sentence == "node1 is empty: 2 of 3 sessions moved when asked, 1 of them has returned"
     assert end == ""
 
 
@@ -484,7 +484,7 @@ def test_workers_that_could_not_be_replaced(path: Path, capsys: pytest.CaptureFi
     last = RestartProgress(3, 1, 2, 0, 1, finished=True, failure="the new worker 2 is ill")
     assert run(path, "restart-workers", "--wait", fake=FakeConsole(restart=(last,))) == 1
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "1 of 3 workers are replaced: the new worker 2 is ill; "
+        "1 of 3 workers is replaced: the new worker 2 is ill; "
         "1 had clients left at the end of hard-stop-after, and cut them"
     )
 

@@ -40,7 +40,7 @@ def test_one_made_by_sha256sum() -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("view", "t:3:1: expected a role, a name and a digest, found 1 words"),
+        ("view", "t:3:1: expected a role, a name and a digest, found 1 word"),
         (f"view a sha256:{DIGEST} more", "found 4 words"),
         (
             f"viewer a sha256:{DIGEST}",

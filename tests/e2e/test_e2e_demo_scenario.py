@@ -218,7 +218,7 @@ def test_line() -> None:
     [
         (0, 0, MessageCounts(), "node1 emptied in 2.0 s: 0 lost, 0 twice, of 15 messages"),
         (3, 0, MessageCounts(), "FAILED: 3 sessions left on node1"),
-        (0, 1, MessageCounts(), "FAILED: 1 clients not online"),
+        (0, 1, MessageCounts(), "FAILED: 1 client not online"),
         (0, 0, MessageCounts(lost=1), "FAILED: 1 messages lost"),
         (0, 0, MessageCounts(twice=2), "FAILED: 2 messages came twice"),
         (0, 0, MessageCounts(disordered=3), "FAILED: 3 messages out of order"),

@@ -32,6 +32,7 @@ from cxfr_proxy.admin.rows.order_rows import (
 )
 from cxfr_proxy.admin.rows.rows import ErrorRow, EventRow
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.units import agreeing, counted, part_of
 
 if TYPE_CHECKING:  # the command line reads the table of commands, and starts faster without the parts of a proxy
     from cxfr_proxy.admin.console.clients import ClientControl
@@ -99,7 +100,7 @@ def _what_follows(row: Returning) -> str:
         return f" when it is up; users who belong there are moved {when}"
     if not row.to_move:
         return "; all users are where they belong"
-    sessions = "1 session is" if row.to_move == 1 else f"{row.to_move} sessions are"
+    sessions = f"{counted(row.to_move, 'session')} {agreeing(row.to_move, 'is', 'are')}"
     if row.begins_in is None:
         return f"; {sessions} left elsewhere than they belong until the next rebalance"
     held = f", {row.held} of them later (they were moved less than redirect-window ago)" if row.held else ""
@@ -171,12 +172,12 @@ async def roll(
 
 async def move(nodes: NodeControl, *, jid: str, node: str) -> MessageRow:
     asked = await nodes.move(jid, node)
-    return MessageRow(f"{asked} client{'s' * (asked != 1)} of {jid} asked to move to {node}")
+    return MessageRow(f"{counted(asked, 'client')} of {jid} asked to move to {node}")
 
 
 async def kick(clients: ClientControl, *, jid: str) -> MessageRow:
     ended = await clients.kick(jid)
-    return MessageRow(f"{ended} session{'s' * (ended != 1)} of {jid} ended")
+    return MessageRow(f"{counted(ended, 'session')} of {jid} ended")
 
 
 async def list_sessions(
@@ -191,7 +192,7 @@ async def list_sessions(
     wanted = SessionFilter(user, node, str(address) if address is not None else None, limit)
     found = await clients.sessions(wanted)
     if found.matching > len(found.rows):
-        await report(Note(f"{len(found.rows)} of {found.matching} sessions are shown"))
+        await report(Note(f"{part_of(len(found.rows), found.matching, 'session')} shown"))
     return found.rows
 
 

@@ -18,6 +18,7 @@ from cxfr_proxy.admin.control.peer import peer_of
 from cxfr_proxy.admin.rows.answers import Note
 from cxfr_proxy.admin.rows.codec import encode
 from cxfr_proxy.errors import ConfigError, NoProxy
+from cxfr_proxy.units import counted
 
 SILENCE_SECONDS: Final = 30.0
 """For the proxy to say something: it carries out most commands within some seconds, and tells one that waits how far it
@@ -113,7 +114,7 @@ async def _lines(stream: trio.SocketStream, seconds: float) -> AsyncGenerator[by
         except trio.BrokenResourceError:
             return
         except trio.TooSlowError as exc:
-            silence = f"the proxy has said nothing for {seconds:g} seconds"
+            silence = f"the proxy has said nothing for {counted(seconds, 'second')}"
             raise NoProxy(f"{silence}; is its process, {peer_of(stream).pid}, stopped?") from exc
         if not data:
             return

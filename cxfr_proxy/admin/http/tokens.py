@@ -19,6 +19,7 @@ from cxfr_proxy.admin.commands.callers import Role
 from cxfr_proxy.cluster.tokens import Token, did_you_mean, not_utf8, tokens_of
 from cxfr_proxy.errors import ConfigError, FaultList
 from cxfr_proxy.files import read_secret
+from cxfr_proxy.units import counted
 
 MAX_FILE_BYTES: Final = 1 << 20
 """Some 10,000 tokens; each is compared with each request's."""
@@ -101,7 +102,7 @@ _EXPECTED_NAME: Final = "a name of at most 64 letters, digits and _.@-"
 
 def _parse_line(words: Sequence[Token], before: Sequence[ApiToken]) -> ApiToken:
     if len(words) != 3:
-        raise words[-1].fault(f"expected a role, a name and a digest, found {len(words)} words")
+        raise words[-1].fault(f"expected a role, a name and a digest, found {counted(len(words), 'word')}")
     role, name, digest = words
     if role.text not in list(Role):
         raise role.expected(f"{' or '.join(Role)}{did_you_mean(role.text, Role)}")

@@ -24,6 +24,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.supervisor.orders.state_keeper import StateKeeper
 from cxfr_proxy.transfers.rebalances import Rebalances
+from cxfr_proxy.units import part_of
 
 _LOOK_SECONDS: Final = 0.1
 _RESTARTED: Final = "the proxy was restarted"
@@ -214,7 +215,7 @@ class Rolls:
             return NodeView.of(node, up=up, drained=False, drain_failure="its drain was called off")
         progress = self._drains.progress(drain)
         drained = progress.finished and not progress.left and self._drainer.is_done(name)
-        left = f"{progress.left} of {progress.total} sessions are left at the deadline"
+        left = f"{part_of(progress.left, progress.total, 'session')} left at the deadline"
         failure = (progress.waiting_reason or left) if progress.finished and not drained else None
         return NodeView.of(node, up=up, drained=drained, drain_failure=failure)
 

@@ -17,6 +17,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.supervisor.orders.drains import NodeDrainer
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.reading.served_files import ServedFiles
+from cxfr_proxy.units import counted
 from cxfr_proxy.upstream.dial import read_authorities_of
 from cxfr_proxy.upstream.health_checks import HealthChecks
 
@@ -94,7 +95,7 @@ class NodeList:
             for names, word in ((changes.added, "added"), (changes.removed, "removed"), (changes.changed, "changed"))
             if names
         ]
-        return f"{len(self._cluster)} nodes ({', '.join(parts) or 'unchanged'})"
+        return f"{counted(len(self._cluster), 'node')} ({', '.join(parts) or 'unchanged'})"
 
     def _take(self, read: ReadNodes) -> Changes:
         """Apply a reading."""

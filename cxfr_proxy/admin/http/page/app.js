@@ -258,7 +258,7 @@ export class App {
     text(by("workers-up"), number(row.workers));
     text(by("state"), clean(row.state));
     const wrong = down ? `${down} down – ` : "";
-    document.title = `${wrong}${number(row.sessions)} sessions – cxfr-proxy`;
+    document.title = `${wrong}${counted(row.sessions, "session")} – cxfr-proxy`;
   }
 
   #drawWarnings(age) {

@@ -16,7 +16,7 @@ export const planInWords = (plan) => {
     said.push(`${counted(plan.sessions, "session is", "sessions are")} on it${inactive}. At ${rate(plan.rate)} it takes about ${duration(plan.seconds)} to move them.`);
   }
   const targets = plan.targets.filter((each) => each.node !== null && each.sessions > 0);
-  if (targets.length) said.push(`They go to ${list(targets.slice(0, 6).map((each) => `${clean(each.node)} (${number(each.sessions)})`))}${targets.length > 6 ? ` and ${targets.length - 6} other nodes` : ""}.`);
+  if (targets.length) said.push(`They go to ${list(targets.slice(0, 6).map((each) => `${clean(each.node)} (${number(each.sessions)})`))}${targets.length > 6 ? ` and ${counted(targets.length - 6, "other node")}` : ""}.`);
   const stuck = plan.targets.find((each) => each.node === null)?.sessions ?? 0;
   if (stuck) said.push(`${counted(stuck, "session has", "sessions have")} nowhere to go, and stay until another node can take them.`);
   const told = plan.sessions - plan.migrate;
