@@ -78,7 +78,8 @@ class LineWriter:
             if self._waiting_bytes + len(data) > self._max_waiting_bytes:
                 self._lost += 1
                 return
-            self._queue_lost()
+            if self._lost:
+                self._queue_lost()
             self._queue(_Line(data))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -99,8 +100,7 @@ class LineWriter:
     def _queue_lost(self) -> None:
         """Put the report of lost lines where it belongs: behind what came before it, in front of what comes next."""
         lost, self._lost = self._lost, 0
-        if lost:
-            self._queue(_Line(self._report_lost(lost).encode() + b"\n", lost))
+        self._queue(_Line(self._report_lost(lost).encode() + b"\n", lost))
 
     # --- the thread
 
@@ -113,7 +113,7 @@ class LineWriter:
                 self._waiting_bytes -= sum(len(line.data) for line in lines)
                 if not written:
                     self._lost += sum(line.counts for line in lines)
-                elif not self._waiting_bytes:
+                elif self._lost and not self._waiting_bytes:
                     self._queue_lost()
                 if not self._waiting_bytes:
                     self._idle.set()

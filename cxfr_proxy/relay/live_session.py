@@ -16,6 +16,7 @@ from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.session.commands import Dial, Event, Reroute, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.session.tables import Intake
 from cxfr_proxy.xmpp.framing.framer import Framer
 
 NODE_BYTES: Final = 65_536
@@ -26,6 +27,7 @@ CLIENT_BYTES: Final = 16_384
 four."""
 
 _CLIENT: Final = Side.CLIENT
+_NOTHING: Final = Intake.NOTHING
 
 Decide = Callable[[float], Sequence[SessionCommand]]
 """A method of the session's that is told the time, on the pump's clock in seconds."""
@@ -40,6 +42,7 @@ class Leg:
         "ends_silently",
         "eof",
         "fd",
+        "intake",
         "interest",
         "live",
         "other",
@@ -60,6 +63,7 @@ class Leg:
         self.transport = transport
         self.fd = transport.fileno()  # -1: the pump has closed it, or given it back
         self.read_size = CLIENT_BYTES if side is _CLIENT else NODE_BYTES
+        self.intake = _NOTHING  # what may be read of it, as of the latest event of its session
         self.interest = 0  # what epoll was told; 0: not registered
         self.connected: Framer | None = None  # what the switchboard scans with
         self.unsent = bytearray()

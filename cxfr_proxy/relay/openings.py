@@ -190,11 +190,11 @@ class PumpWaits:
             raise pending
 
     def _watch(self, transport: Transport, events: int) -> None:
+        if transport is self._transport and events == self._events:
+            return
         fd = transport.fileno()
         if fd != self._fd:
             self.release()
-        elif events == self._events and transport is self._transport:
-            return
         self._openings.watch(self, fd, events, known=fd == self._fd)
         self._fd, self._events, self._transport = fd, events, transport
 

@@ -382,12 +382,11 @@ class Pump:
 
     def _catch_up(self, leg: Leg) -> None:
         """Serve a leg that was behind."""
-        intake = self._intake(leg)
-        if intake is _NOTHING:
+        if leg.intake is _NOTHING:
             return  # _settle() queues it again as soon as it may be read
         live = leg.live
         leg.costly = False
-        if intake is not _BYTES:
+        if leg.intake is not _BYTES:
             self._look(leg, partial(live.session.read_on, leg.side))
             return
         self._settle(live)
@@ -425,7 +424,8 @@ class Pump:
             while not live.closing:
                 if not self._turning:  # a turn is short, and has read the clock at its beginning
                     self._now = trio.current_time()
-                for command in joined(decide(self._now)):
+                commands = decide(self._now)
+                for command in joined(commands) if len(commands) > 1 else commands:
                     if type(command) is Send:
                         live.legs[command.side].send(command.data, self._now)
                     else:
@@ -481,12 +481,18 @@ class Pump:
                 continue
             if leg.output_ends and not leg.unsent and not leg.is_read_first:
                 leg.end_output()
-            interest = OUT if leg.unsent or leg.transport.wants_write else 0
-            intake = self._intake(leg)
-            if intake is _BYTES and not leg.costly:
-                interest |= IN
-            elif intake is not _NOTHING:
-                self._serve_later(leg, self._behind)
+            blocked, unsent = leg.transport.wants_write, leg.unsent
+            interest = OUT if blocked or unsent else 0
+            # Back-pressure both ways: what the other side has not taken is all that is held for it, and a side that
+            # takes no answers gets no further request read. OpenSSL reads nothing before it has written its own.
+            if blocked or leg.eof or live.closing or leg.other.unsent or (unsent and len(unsent) > MAX_UNSENT):
+                leg.intake = _NOTHING
+            else:
+                leg.intake = session.intake(leg.side)
+                if leg.intake is _BYTES and not leg.costly:
+                    interest |= IN
+                elif leg.intake is not _NOTHING:
+                    self._serve_later(leg, self._behind)
             if interest != leg.interest:
                 self._poller.register(leg, interest)
                 if interest & IN and leg.transport.pending():  # epoll will not report bytes that TLS holds already
@@ -498,15 +504,6 @@ class Pump:
         if live.closing:
             self._close(live, at_once=False)
         self._arm_timer(live)
-
-    def _intake(self, leg: Leg) -> Intake:
-        """Return what may be read of a leg now."""
-        live = leg.live
-        # Back-pressure both ways: what the other side has not taken is all that is held for it, and a side that takes
-        # no answers gets no further request read. OpenSSL reads nothing before it has written its own.
-        if leg.eof or leg.other.unsent or len(leg.unsent) > MAX_UNSENT or leg.transport.wants_write or live.closing:
-            return _NOTHING
-        return live.session.intake(leg.side)
 
     def received(self) -> list[int]:
         """Return how many bytes sessions have read so far, by side, without those of TLS and of WebSocket's frames."""

@@ -45,7 +45,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.tables import State
-from cxfr_proxy.tasks import Task, isolated, start, start_once
+from cxfr_proxy.tasks import Task, start, start_once
 from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import user_of
@@ -153,10 +153,8 @@ class Service:
         return clients.cancel_scope.cancelled_caught
 
     def _serve(self, sock: socket.socket, address: object) -> None:
-        # Apart: a fault of the collector must not keep the socket from being served, and so from being closed.
-        with isolated(Task.CONNECTION):
-            self._collector.session_comes()
         self._server.serve(sock, address)
+        self._collector.session_comes()  # last: a fault of it must not keep the socket from being served
 
     @property
     def totals(self) -> Totals:
@@ -210,21 +208,22 @@ class Service:
         session = relayed.session
         match event:
             case BoundTo(full_jid, resumed):
+                arrival, name = relayed.arrival, session.node
                 emit(
                     _log,
                     "bound",
                     session=relayed.id,
                     jid=full_jid,
-                    node=session.node,
-                    client=relayed.client_address,
-                    port=relayed.client_port,
-                    via=relayed.arrival.via,
-                    unique_id=relayed.arrival.unique_id,
+                    node=name,
+                    client=arrival.address,
+                    port=arrival.port,
+                    via=arrival.via,
+                    unique_id=arrival.unique_id,
                     transport=relayed.transport_name,
                     tls=relayed.tls_version,
                 )
-                if session.node in self._cluster:
-                    self._reports.login_worked(self._cluster.get(session.node), session.domain.lower())
+                if name in self._cluster:
+                    self._reports.login_worked(self._cluster.get(name), session.domain.lower())
                 # Clients that got their node before its features were known may stay: after a start of the proxy, that
                 # is all of them.
                 self._place_right(relayed, led=resumed or relayed.placed_early)
