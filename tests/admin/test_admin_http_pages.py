@@ -21,6 +21,15 @@ async def test_pages(method: str) -> None:
     assert (metrics.content_type, metrics.body) == ("text/x", b"figures")
 
 
+@pytest.mark.parametrize("host", ["proxy.internal:9222", "10.244.1.7", "attacker.example", ""])
+async def test_probes_and_scrapers_may_use_any_name(host: str) -> None:
+    """A probe that is refused takes the proxy out of its balancer. The API goes by its own names."""
+    for path in PAGES:
+        assert (await READY.answer(path, host=host)).status is HTTPStatus.OK
+    named = await READY.answer("/api/v1", host="attacker.example", role_="view")
+    assert named.status is HTTPStatus.MISDIRECTED_REQUEST
+
+
 async def test_ready_or_why_not() -> None:
     unready = FakeSite(source=FakeSource("the proxy is stopping"))
     found = await unready.answer("/readyz")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from cxfr_proxy.admin.console.parts import Sessions
 from cxfr_proxy.admin.rows.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.rows.rows import SessionDetailsRow
@@ -14,16 +16,54 @@ from cxfr_proxy.events import emit
 _log = logging.getLogger(__name__)
 
 
+class _Look:
+    """A look through all sessions that goes on."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.found: FoundSessions | None = None
+
+
+class SharedLists:
+    """Lists of sessions, of which one with the same filter is made at a time: of very many sessions it takes seconds,
+    and many who ask at once would all be out of time.
+
+    Those who ask while one is made share the next one: it has begun after they asked, so nothing is older than that.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._looks: dict[SessionFilter, _Look] = {}
+
+    async def find(self, wanted: SessionFilter) -> FoundSessions:
+        """Return the sessions that match. A look that fails, or is cancelled, does so for one caller alone."""
+        earlier = self._looks.get(wanted)
+        if earlier is not None:
+            await earlier.over.wait()
+        while (look := self._looks.get(wanted)) is not None:
+            await look.over.wait()
+            if look.found is not None:
+                return look.found
+        look = self._looks[wanted] = _Look()
+        try:
+            look.found = await self._sessions.find_sessions(wanted)
+            return look.found
+        finally:
+            del self._looks[wanted]
+            look.over.set()
+
+
 class ClientControl:
     def __init__(self, cluster: Cluster, sessions: Sessions) -> None:
         self._cluster = cluster
         self._sessions = sessions
+        self._lists = SharedLists(sessions)
 
     async def sessions(self, wanted: SessionFilter) -> FoundSessions:
         """Return the sessions that match. Raises :class:`ConfigError` for a node that is not listed."""
         if wanted.node is not None:
             self._cluster.get(wanted.node)
-        return await self._sessions.find_sessions(wanted)
+        return await self._lists.find(wanted)
 
     async def details(self, session_id: int) -> SessionDetailsRow:
         """Return everything that is known of a session. Raises :class:`NoSuchSession` where there is none."""
