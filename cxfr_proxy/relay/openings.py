@@ -205,7 +205,7 @@ class Openings:
     tasks: trio.Nursery
 
     def __init__(self, poller: Poller, on_empty: Callable[[], None]) -> None:
-        self.timers = Timers(self._on_timer)
+        self.timers = Timers(self._on_timer, self._due)
         self.stopping = False
         self._poller = poller
         self._on_empty = on_empty
@@ -292,16 +292,19 @@ class Openings:
         elif opening not in self.new:
             self.carry_on(opening)
 
-    def _on_timer(self, when: float, number: int) -> None:
+    def _due(self, when: float, number: int) -> float | None:
+        """Return when the deadline is to which it may have been put off since; ``None`` if there is none any more, or
+        it was set for what is due earlier."""
         opening = self._all.get(number)
         if opening is None or opening._timer_at != when:
-            return  # it was set for what is due earlier, or not at all
-        opening._timer_at = math.inf
-        if opening.deadline <= when:
-            opening._deadline = math.inf
-            self._interrupt(opening, trio.TooSlowError())
-        else:
-            opening.deadline = opening._deadline  # it was put off meanwhile
+            return None
+        opening._timer_at = opening._deadline
+        return opening._deadline if opening._deadline < math.inf else None
+
+    def _on_timer(self, when: float, number: int) -> None:
+        opening = self._all[number]
+        opening._deadline = opening._timer_at = math.inf
+        self._interrupt(opening, trio.TooSlowError())
 
     # --- epoll
 

@@ -107,7 +107,7 @@ class Pump:
         self._behind: Queue[Leg] = Queue()  # legs that are not read until the session has dealt with what they brought
         self._turning = False
         self._now = 0.0
-        self._timers = Timers(self._on_timer)
+        self._timers = Timers(self._on_timer, self._timer_due)
         self._nobody_left: trio.Event | None = None  # not None: keep() waits for it
         self.openings = Openings(self._poller, self._look_who_is_left)  # connections without a session
 
@@ -283,24 +283,35 @@ class Pump:
 
     # --- timers
 
-    def _arm_timer(self, live: LiveSession) -> None:
-        """Set the timer by what is due first: the session's deadline, or a leg that is stuck."""
+    def _due(self, live: LiveSession) -> float:
+        """Return what is due first: the session's deadline, or a leg that is stuck."""
         client, node = live.legs
         due = live.session.due(backlogged=bool(client.unsent))
         if client.stuck_since is not None or node.stuck_since is not None:
             stuck = min(leg.stuck_since for leg in live.legs if leg.stuck_since is not None) + self.write_stall_timeout
-            due = stuck if due is None else min(due, stuck)
-        # An entry for a later time stays in the heap, and is ignored when it comes; see Timers.
-        if due is not None and due < live.timer_at:
+            return stuck if due is None else min(due, stuck)
+        return due if due is not None else math.inf
+
+    def _arm_timer(self, live: LiveSession) -> None:
+        """Have the timer call in time. One that was set for an earlier time is put off when it is the next one."""
+        due = self._due(live)
+        if due < live.timer_at:
             live.timer_at = due
             self._timers.set(due, live.id)
 
-    def _on_timer(self, when: float, session_id: int) -> None:
+    def _timer_due(self, when: float, session_id: int) -> float | None:
+        """Return when a timer is due, now that it is the next one; ``None``: not any more."""
         live = self._sessions.get(session_id)
-        if live is not None and live.timer_at == when:  # else it was set anew since, for something that is due earlier
-            live.timer_at = math.inf
-            self._expire(live)
-            self._arm_timer(live)
+        if live is None or live.timer_at != when:  # it was set anew since, for something that is due earlier
+            return None
+        live.timer_at = max(when, self._due(live))
+        return live.timer_at if live.timer_at < math.inf else None
+
+    def _on_timer(self, when: float, session_id: int) -> None:
+        live = self._sessions[session_id]
+        live.timer_at = math.inf
+        self._expire(live)
+        self._arm_timer(live)
 
     def _expire(self, live: LiveSession) -> None:
         """Act on a timer that has run out: the session's, or that of a leg that takes no bytes."""

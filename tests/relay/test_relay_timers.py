@@ -42,6 +42,37 @@ async def test_a_listener_may_set_the_next(nursery: trio.Nursery, autojump_clock
     assert rung == [1.0, 2.0, 3.0, 4.0]
 
 
+async def test_what_is_not_due_any_more_wakes_nobody(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    wanted, looked, rung = set(range(10)), set[float](), list[tuple[float, int]]()
+
+    def due(when: float, key: int) -> float | None:
+        looked.add(trio.current_time())
+        return when if key in wanted else None
+
+    timers = Timers(lambda when, key: rung.append((when, key)), due)
+    for key in range(10):
+        timers.set(10.0 + key, key)
+    nursery.start_soon(timers.run)
+    await trio.sleep(1)
+    wanted = {9}
+    await trio.sleep(30)
+    assert rung == [(19.0, 9)]
+    assert looked == {0.0, 10.0, 19.0}, "at its beginning, at the first deadline, and at the one that was left"
+
+
+async def test_what_was_put_off_comes_once_and_not_earlier(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    rung: list[tuple[float, float, int]] = []
+    put_off = {1: 7.0, 2: 2.5}
+    timers = Timers(
+        lambda when, key: rung.append((trio.current_time(), when, key)), lambda when, key: put_off.get(key, when)
+    )
+    for key in (1, 2, 3):
+        timers.set(float(key), key)
+    nursery.start_soon(timers.run)
+    await trio.sleep(20)
+    assert rung == [(2.5, 2.5, 2), (3.0, 3.0, 3), (7.0, 7.0, 1)]
+
+
 async def test_others_get_their_turn_between_many(nursery: trio.Nursery) -> None:
     rung: list[int] = []
     timers = Timers(lambda when, key: rung.append(key))
