@@ -18,6 +18,8 @@ directions      where it goes when it is told to
 resumption      its half of XEP-0198
 certificate     for one domain and one day
 screen          what is shown
+progress        is it slow, or stuck?
+proxy_beside    the proxy, as the story needs it
 scenario        the story: log in, drain, judge
 =============== =====================================================================================
 """
@@ -29,7 +31,8 @@ import sys
 
 import trio
 
-from cxfr_proxy.demo.scenario import DemoOptions, DemoTrigger, ProxyOpener, open_proxy, play
+from cxfr_proxy.demo.proxy_beside import ProxyOpener, open_proxy
+from cxfr_proxy.demo.scenario import DemoOptions, DemoTrigger, play
 from cxfr_proxy.demo.screen import Screen
 
 __all__ = ["DemoOptions", "DemoTrigger", "main"]

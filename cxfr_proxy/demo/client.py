@@ -50,8 +50,6 @@ from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.names import StanzaCondition
 from cxfr_proxy.xmpp.stanza import STREAM_END, Element, child, qualified
 
-LOGIN_SECONDS: Final = 20.0
-"""From dialling to bound: generous, because a proxy may hold back a herd."""
 FINISH_SECONDS: Final = 2.0
 """For echoes still on their way when a client is asked to move."""
 CLOSE_SECONDS: Final = 10.0
@@ -175,13 +173,11 @@ class DemoClient:
         ending = Ending(SeenRung.CUT)
         try:
             async with trio.open_nursery() as nursery:
-                with trio.fail_after(LOGIN_SECONDS):
-                    transport = await self._way_in.connect(self.target, nursery)
+                transport = await self._way_in.connect(self.target, nursery)
                 connection = self._connection = Connection(transport)
                 try:
                     nursery.start_soon(connection.write_forever)
-                    with trio.fail_after(LOGIN_SECONDS):
-                        await self._log_in(connection)
+                    await self._log_in(connection)
                     came_in = True
                     self._came_in(task_status)
                     nursery.start_soon(self._send_traffic)
@@ -270,7 +266,7 @@ class DemoClient:
         self._resumption = state = ClientResumption(None, 0)  # what is sent from here on counts (XEP-0198 section 4)
         while state.sm_id is None:
             # Stanzas may come before the answer; they count for nobody yet.
-            incoming = await connection.read()
+            incoming = await self._way_in.read(connection)
             if not isinstance(incoming, Element) or incoming.tag == ERROR_TAG:
                 raise self._way_in.lost(incoming)
             if incoming.tag in STANZA_TAGS:

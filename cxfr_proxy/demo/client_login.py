@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
 from cxfr_proxy.demo.browser import BrowserStream
 from cxfr_proxy.demo.directions import Directions
 from cxfr_proxy.demo.habits import ClientLogin, Ending, Security, SeenRung, Target
-from cxfr_proxy.demo.wire import ERROR_TAG, FEATURES_TAG, Connection, StreamOpened
+from cxfr_proxy.demo.wire import ERROR_TAG, FEATURES_TAG, Connection, StreamEvent, StreamOpened
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.stanza import Element, qualified
 
 _S = TypeVar("_S", bound=trio.abc.Stream)
+
+ANSWER_SECONDS: Final = 20.0
+"""For each answer: generous, because a proxy may hold back a herd. On a busy machine a login has many slow ones."""
 
 
 class StreamLost(Exception):
@@ -30,7 +33,10 @@ class LoginRefused(Exception):
 
 
 class WayIn:
-    """The way in for one ``user``, which is the local part of a JID. ``directions`` read stream errors."""
+    """The way in for one ``user``, which is the local part of a JID. ``directions`` read stream errors.
+
+    Where an answer does not come in time, methods raise :class:`trio.TooSlowError`.
+    """
 
     def __init__(self, user: str, login: ClientLogin, directions: Directions) -> None:
         self._user = user
@@ -40,17 +46,20 @@ class WayIn:
 
     async def connect(self, target: Target, nursery: trio.Nursery) -> trio.abc.Stream:
         """Connect, with TLS where it comes first; ``nursery`` is where a WebSocket's tasks run."""
-        raw = await trio.open_tcp_stream(*target.address)
+        with trio.fail_after(ANSWER_SECONDS):
+            raw = await trio.open_tcp_stream(*target.address)
         stream = await self._secure(raw) if target.security is Security.DIRECT_TLS else raw
         if not self._directions.habits.websocket:
             return stream
-        return await BrowserStream.open(nursery, stream, self._domain)
+        with trio.fail_after(ANSWER_SECONDS):
+            return await BrowserStream.open(nursery, stream, self._domain)
 
     async def _secure(self, raw: _S) -> trio.SSLStream[_S]:
         assert self._login.tls is not None
         stream = trio.SSLStream(raw, self._login.tls, server_hostname=self._domain)
         try:
-            await stream.do_handshake()
+            with trio.fail_after(ANSWER_SECONDS):
+                await stream.do_handshake()
         except BaseException:
             await trio.aclose_forcefully(raw)
             raise
@@ -73,19 +82,24 @@ class WayIn:
 
     async def _open(self, connection: Connection) -> Element:
         connection.write(stanza.stream_header(to=self._domain, from_=self._login.header_from, stream_id=None))
-        incoming = await connection.read()
+        incoming = await self.read(connection)
         if not isinstance(incoming, StreamOpened):
             raise self.lost(incoming)
         return await self.expect(connection, FEATURES_TAG)
 
     async def expect(self, connection: Connection, *tags: str) -> Element:
         """Return the next element, which has to be one of these. Raises :class:`StreamLost`, :class:`LoginRefused`."""
-        incoming = await connection.read()
+        incoming = await self.read(connection)
         if isinstance(incoming, Element) and incoming.tag in tags:
             return incoming
         if isinstance(incoming, Element) and incoming.tag == qualified(names.SASL, "failure"):
             raise LoginRefused
         raise self.lost(incoming)
+
+    async def read(self, connection: Connection) -> StreamEvent:
+        """Return the next event."""
+        with trio.fail_after(ANSWER_SECONDS):
+            return await connection.read()
 
     def lost(self, incoming: object) -> StreamLost:
         """Return the exception for what came in place of what was due."""

@@ -3,10 +3,8 @@
 Two nodes share their session state. Clients of every kind log in through the proxy, and a third of them exchange
 numbered messages in both directions. Then ``node1`` is drained, or meets whatever else :class:`DemoTrigger` names. When
 everybody is online elsewhere, the traffic settles, all log out, and the books are judged
-(:mod:`cxfr_proxy.demo.account`).
-
-The story knows the proxy only as :class:`DemoProxy`. :func:`open_proxy` is the adapter to the real one; the tests put a
-stand-in there.
+(:mod:`cxfr_proxy.demo.account`). Each step waits as long as there is progress (:mod:`cxfr_proxy.demo.progress`), so a
+busy machine makes the story longer, and not another one.
 """
 
 from __future__ import annotations
@@ -14,28 +12,25 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
-from cxfr_proxy.cluster.backends import FileBackends
-from cxfr_proxy.config.table import Config, Limits, ListenAddress, RebalanceMode, Timeouts, WrongNode
 from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.habits import HABITS, ClientKind, ClientLogin, Life, Security, SeenRung, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
+from cxfr_proxy.demo.progress import LOOK_SECONDS, Patience, Tempo
+from cxfr_proxy.demo.proxy_beside import DemoProxy, ProxyOpener, ProxySetup, open_proxy
 from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen
 from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.demo.wire import HostPort
-from cxfr_proxy.proxy import Proxy
-from cxfr_proxy.session.commands import Outcome
 
 DOMAIN: Final = "localhost"
 SHARES: Final = {
@@ -54,15 +49,10 @@ TALKATIVE_EVERY: Final = 3
 INTERVAL_SECONDS: Final = 0.25
 """Between two messages of a talkative client, each way: enough that every drain catches some in flight, and about 500 a
 second in all, which a laptop carries with both ends, the nodes and the proxy in one process."""
-LOGIN_SECONDS: Final = 20.0
-DRAIN_SECONDS: Final = 30.0
-SETTLE_SECONDS: Final = 5.0
-LEAVE_SECONDS: Final = 5.0
+LOGINS_AT_ONCE: Final = 20
+"""More of them would share what a busy machine has left, and all of them exceed the proxy's time limits."""
 AHEAD_SECONDS: Final = 1.0
 """Traffic before and after the drain."""
-CXFR_SECONDS: Final = 3.0
-"""How long a mute client is given for its answer. Less than the default: nobody wants to watch ten seconds of it."""
-POLL_SECONDS: Final = 0.02
 
 
 class DemoTrigger(StrEnum):
@@ -85,109 +75,6 @@ class DemoOptions:
     seed: int = 1
     live: bool | None = None
     trigger: DemoTrigger = DemoTrigger.DRAIN
-
-
-class DemoProxy(Protocol):
-    """A proxy, as the story needs it."""
-
-    @property
-    def address(self) -> HostPort:
-        """Takes STARTTLS and direct TLS."""
-
-    async def drain(self, node: str) -> None:
-        """Begin to empty a node; may return at once, or when it is done."""
-
-    async def remove(self, node: str) -> None:
-        """Take a node's line out of the nodes file, and have that read."""
-
-    def left(self, node: str) -> int:
-        """Return how many sessions it still carries to that node."""
-
-    def transfers(self) -> Mapping[SeenRung, int]:
-        """Return the transfers that worked, by the rung that did it."""
-
-    def returned(self) -> Mapping[SeenRung, int]:
-        """Of these, those whose clients have logged in again."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProxySetup:
-    """The arguments to start a proxy with. ``directory`` is there for its files, and vanishes afterwards.
-    ``for_nodes`` is the certificate with which it may log in to the nodes as any user."""
-
-    domain: str
-    nodes: Sequence[DemoNode]
-    certificate: DemoCertificate
-    for_nodes: DemoCertificate
-    directory: Path
-    seed: int
-
-
-ProxyOpener = Callable[[ProxySetup], AbstractAsyncContextManager[DemoProxy]]
-
-
-@asynccontextmanager
-async def open_proxy(setting: ProxySetup) -> AsyncIterator[DemoProxy]:
-    """Start the real proxy in this process, on a free port of the loopback interface."""
-    nodes_file = setting.directory / "nodes.txt"
-    lines = [
-        f"{node.name} {node.address} public={node.public_address} resume=shared"
-        f" migrate=external migrate-address={node.migration_address} ca={setting.certificate.certificate}\n"
-        for node in setting.nodes
-    ]
-    nodes_file.write_text("".join(lines))
-    config = Config(
-        backends=FileBackends(str(nodes_file)),
-        listen=(ListenAddress("127.0.0.1", 0),),
-        domain=(setting.domain,),
-        certificate=(setting.certificate.certificate,),
-        key=(setting.certificate.key,),
-        node_certificate=setting.for_nodes.certificate,
-        node_key=setting.for_nodes.key,
-        control=setting.directory / "control.sock",
-        workers=1,
-        limits=Limits(connections_per_address=None),
-        wrong_node=WrongNode.KEEP,  # who moves here is to move for the drain
-        rebalance=RebalanceMode.MANUAL,
-        timeouts=Timeouts(cxfr_timeout=CXFR_SECONDS),
-    )
-    proxy = Proxy(config)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(proxy.run)
-        yield _InProcess(proxy, nodes_file)
-        nursery.cancel_scope.cancel()
-
-
-class _InProcess:
-    """:class:`DemoProxy` by a :class:`Proxy`."""
-
-    def __init__(self, proxy: Proxy, nodes_file: Path) -> None:
-        self._proxy = proxy
-        self._nodes_file = nodes_file
-        host, port = proxy.addresses[0]
-        self.address = HostPort(host, port)
-
-    async def drain(self, node: str) -> None:
-        self._proxy.console.drains.begin(node)
-
-    async def remove(self, node: str) -> None:
-        lines = self._nodes_file.read_text().splitlines(keepends=True)
-        self._nodes_file.write_text("".join(line for line in lines if line.split()[0] != node))
-        await self._proxy.console.files.reload()
-
-    def left(self, node: str) -> int:
-        return self._proxy.supervisor.workers.of_node(node).sessions
-
-    def transfers(self) -> Mapping[SeenRung, int]:
-        counts: Counter[SeenRung] = Counter()
-        for _, kind, count in self._proxy.supervisor.workers.statistics.transfers():
-            if kind.outcome is Outcome.MOVED:
-                counts[SeenRung(kind.rung.value)] += count
-        return counts
-
-    def returned(self) -> Mapping[SeenRung, int]:
-        absences = self._proxy.supervisor.workers.statistics.absences
-        return {SeenRung(rung.value): sum(durations.counts) for rung, durations in absences.items()}
 
 
 async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_proxy) -> DemoOutcome:
@@ -237,7 +124,9 @@ class Story:
         self._proxy = proxy
         self._drained = nodes[0].name
         self._trigger = options.trigger
-        self._phase = "logging in"
+        self._phase = "starting"
+        self._tempo = Tempo()
+        self._stuck: str | None = None
         self._started = trio.current_time()
         self._recent: list[str] = []
         self._shown: Counter[str] = Counter()
@@ -246,19 +135,17 @@ class Story:
     async def tell(self) -> DemoOutcome:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            for client in self.clients:
-                nursery.start_soon(client.run)
-                if client.traffic is not None:
-                    self._cluster.push_intervals[client.bare_jid] = INTERVAL_SECONDS
-            await self._until(self._all_online, LOGIN_SECONDS)
-            self._phase = "everybody is online"
-            await trio.sleep(AHEAD_SECONDS)
-            self._phase = _PHASES[self._trigger].format(self._drained)
-            seconds, left, away = await self._drain(nursery)
-            self._phase = "letting traffic settle"
-            await trio.sleep(AHEAD_SECONDS)
+            nursery.start_soon(self._keep_pace)
+            nursery.start_soon(self._bring_in, nursery)
+            seconds, left = 0.0, 0
+            if await self._until("logging in, {} to come", self._offline):
+                self._phase = "everybody is online"
+                await trio.sleep(AHEAD_SECONDS * self._tempo.slowness)
+                seconds, left = await self._drain(nursery)
+            away = self._offline()
+            await trio.sleep(AHEAD_SECONDS * self._tempo.slowness)
             await self._settle()
-            self._phase = "done"
+            self._phase = "done" if self._stuck is None else "stuck"
             self._look()
             nursery.cancel_scope.cancel()
         return DemoOutcome(
@@ -272,20 +159,39 @@ class Story:
             self._rungs(),
             self._proxy.returned(),
             node_ended=self._trigger in (DemoTrigger.SIGTERM, DemoTrigger.KILL),
+            stuck=self._stuck,
+            warnings=self._proxy.warnings(),
+            slowness=self._tempo.average,
         )
 
-    async def _drain(self, nursery: trio.Nursery) -> tuple[float, int, int]:
-        """Drain the node; return the seconds it took, sessions left behind, clients nowhere."""
+    async def _bring_in(self, nursery: trio.Nursery) -> None:
+        for number, client in enumerate(self.clients):
+            while number - (len(self.clients) - self._offline()) >= LOGINS_AT_ONCE:  # noqa: ASYNC110 - looks at all
+                await trio.sleep(LOOK_SECONDS)
+            if client.traffic is not None:
+                self._cluster.push_intervals[client.bare_jid] = INTERVAL_SECONDS
+            nursery.start_soon(client.run)
+
+    async def _keep_pace(self) -> None:
+        """Have the traffic keep up with the machine, so that it does not take all of it."""
+        while True:
+            before = trio.current_time()
+            await trio.sleep(LOOK_SECONDS)
+            self._tempo.looked(trio.current_time() - before)
+            interval_seconds = INTERVAL_SECONDS * self._tempo.slowness
+            for client in self.clients:
+                if client.traffic is not None:
+                    client.traffic = Traffic(interval_seconds)
+            for user in self._cluster.push_intervals:
+                self._cluster.push_intervals[user] = interval_seconds
+
+    async def _drain(self, nursery: trio.Nursery) -> tuple[float, int]:
+        """Drain the node; return the seconds it took, and the sessions left behind."""
         begun = trio.current_time()
         nursery.start_soon(self._pull)
         await trio.lowlevel.checkpoint()
-        await self._until(self._emptied, DRAIN_SECONDS)
-        online = sum(client.life is Life.BOUND for client in self.clients)
-        return (
-            trio.current_time() - begun,
-            len(self._cluster.on_node(self._drained)),
-            len(self.clients) - online,
-        )
+        await self._until(_PHASES[self._trigger].format(self._drained) + ", {} to move", self._staying)
+        return trio.current_time() - begun, len(self._cluster.on_node(self._drained))
 
     async def _pull(self) -> None:
         match self._trigger:
@@ -303,22 +209,48 @@ class Story:
         for client in self.clients:
             client.quiet()
         self._cluster.push_intervals.clear()
-        await self._until(lambda: all(client.account.settled for client in self.clients), SETTLE_SECONDS)
+        await self._until("settling, {} to be answered", self._unsettled)
         for client in self.clients:
             client.leave()
-        await self._until(lambda: all(client.life is Life.GONE for client in self.clients), LEAVE_SECONDS)
+        await self._until("logging out, {} to go", self._remaining)
 
-    def _all_online(self) -> bool:
-        return all(client.life is Life.BOUND for client in self.clients)
+    async def _until(self, phase: str, missing: Callable[[], int]) -> bool:
+        """Wait until nothing is missing, as long as there is progress. ``phase`` has a place for how much that is.
 
-    def _emptied(self) -> bool:
-        return not self._cluster.on_node(self._drained) and not self._proxy.left(self._drained) and self._all_online()
+        Returns false if there was none: the outcome then says what the story waited for, and shows what is missing.
+        """
+        patience = Patience()
+        while number := missing():
+            self._phase = phase.format(number)
+            if not patience.look(self._facts()):
+                self._stuck = self._stuck or self._phase
+                return False
+            await trio.sleep(LOOK_SECONDS)
+        self._phase = phase.format(0)
+        return True
 
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Wait for it, but no longer than that: what is missing then shows in the outcome."""
-        with trio.move_on_after(seconds):
-            while not condition():  # noqa: ASYNC110 - looks at hundreds of clients, a few times a second
-                await trio.sleep(POLL_SECONDS)
+    def _facts(self) -> Iterator[Hashable]:
+        yield "sessions", len(self._cluster.on_node(self._drained))
+        yield "connections", self._proxy.left(self._drained)
+        for client in self.clients:
+            yield client.bare_jid, client.life, client.account.settled
+
+    # ---- what is missing ----
+
+    def _offline(self) -> int:
+        return sum(client.life is not Life.BOUND for client in self.clients)
+
+    def _staying(self) -> int:
+        """Return how many have not come to another node, or what the proxy still carries to the drained one."""
+        staying = {session.bare_jid for session in self._cluster.on_node(self._drained)}
+        staying |= {client.bare_jid for client in self.clients if client.life is not Life.BOUND}
+        return len(staying) or self._proxy.left(self._drained)
+
+    def _unsettled(self) -> int:
+        return sum(not client.account.settled for client in self.clients)
+
+    def _remaining(self) -> int:
+        return sum(client.life is not Life.GONE for client in self.clients)
 
     # ---- looking ----
 

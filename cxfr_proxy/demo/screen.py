@@ -19,6 +19,8 @@ BAR_WIDTH: Final = 40
 WIDTH: Final = 80
 RECENT: Final = 5
 """Lines of moves that stay on the screen."""
+BUSY: Final = 3.0
+"""From this slowness on, the machine is told to be busy."""
 TERMINAL_REFRESH_SECONDS: Final = 0.1
 LINE_REFRESH_SECONDS: Final = 0.5
 
@@ -60,7 +62,7 @@ class DemoOutcome:
     """From the order to drain until everybody was online elsewhere."""
     left: int
     away: int
-    """Clients that were nowhere when time was up."""
+    """Clients that were nowhere behind that, or that never came."""
     kinds: Sequence[KindRow]
     reported: Mapping[SeenRung, int] = field(default_factory=dict)
     """Transfers by rung as the proxy counted them."""
@@ -71,6 +73,12 @@ class DemoOutcome:
     """How many of those ``reported`` have logged in again, as the proxy saw it."""
     node_ended: bool = False
     """The node stopped or died: the messages that it took with it are nobody's fault here."""
+    stuck: str | None = None
+    """The step at which nothing moved any more, with how much was missing; ``None``: none."""
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    """How often the proxy has warned of what."""
+    slowness: float = 1.0
+    """How many times as long as on an idle machine everything took."""
 
     @property
     def total(self) -> MessageCounts:
@@ -79,7 +87,7 @@ class DemoOutcome:
     @property
     def good(self) -> bool:
         """Nobody left, nobody lost, and every message came exactly once, as far as that was possible."""
-        return not (self.left or self.away) and (self.total.whole or self.node_ended)
+        return not (self.stuck or self.left or self.away) and (self.total.whole or self.node_ended)
 
 
 _UNNOTICED: Final = "noticed nothing"
@@ -129,7 +137,7 @@ def line(snapshot: DemoSnapshot) -> str:
     moved = sum((Counter(row.moved) for row in snapshot.kinds), Counter[SeenRung]())
     how = ", ".join(f"{rung} {moved[rung]}" for rung in SeenRung if moved[rung]) or "nobody yet"
     return (
-        f"{snapshot.seconds:5.1f} s  {snapshot.phase:<24} {nodes}  moved: {how}  "
+        f"{snapshot.seconds:5.1f} s  {snapshot.phase:<28} {nodes}  moved: {how}  "
         f"messages: {snapshot.sent} sent, {snapshot.under_way} under way"
     )
 
@@ -151,6 +159,7 @@ def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
         for rung in SeenRung
         if rung in outcome.by_rung
     ]
+    warned, busy = sorted(outcome.warnings.items()), outcome.slowness >= BUSY
     return [
         "",
         *_rows([head, *body, total], colour=colour),
@@ -162,6 +171,8 @@ def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
         *(_rows([["moved by", "moved", "returned", *_TALLY], *rungs], colour=colour) if rungs else []),
         *(["", *_LEGEND, ""] if rungs else []),
         *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
+        *(paint(f"  the proxy warns: {event} ({count})", _YELLOW, colour=colour) for event, count in warned),
+        *([f"  the machine is busy: all this took {outcome.slowness:.0f} times as long as usual"] if busy else []),
         "  " + verdict(outcome, colour=colour),
     ]
 
@@ -178,6 +189,7 @@ def verdict(outcome: DemoOutcome, *, colour: bool) -> str:
             good += " (the node's doing)"
         return paint(good, _GREEN if total.whole else _YELLOW, colour=colour)
     what = [
+        (outcome.stuck is not None, f"nothing moved any more ({outcome.stuck})"),
         (outcome.left, f"{counted(outcome.left, 'session')} left on {outcome.drained}"),
         (outcome.away, f"{counted(outcome.away, 'client')} not online"),
         (total.lost, f"{counted(total.lost, 'message')} lost"),
@@ -194,7 +206,8 @@ def _result_row(
 
 
 _LEGEND: Final = (
-    "  moved: left by that rung; returned: logged in again through the proxy;",
+    "  moved: left by that rung; returned: logged in again through the proxy, and not",
+    "  at the other node itself, where those go that follow cxfr or see-other-host;",
     f"  {_UNNOTICED}: the proxy took their sessions to the other node (migrate)",
 )
 _TALLY: Final = ("sent", "again", "lost", "twice", "order")

@@ -13,12 +13,13 @@ import trio
 from waiting import PATIENCE_SECONDS, until
 
 from cxfr_proxy import demo
-from cxfr_proxy.demo import scenario
+from cxfr_proxy.demo import progress, proxy_beside
 from cxfr_proxy.demo.account import MessageCounts
 from cxfr_proxy.demo.cluster import NodeSession
 from cxfr_proxy.demo.habits import HABITS, ClientKind, SeenRung
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.scenario import SHARES, DemoOptions, ProxySetup, kinds_of, play
+from cxfr_proxy.demo.proxy_beside import ProxySetup
+from cxfr_proxy.demo.scenario import SHARES, DemoOptions, kinds_of, play
 from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen, frame, line, table
 from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.session import exchanging
@@ -69,6 +70,9 @@ class StandIn:
     def returned(self) -> Counter[SeenRung]:
         return Counter()
 
+    def warnings(self) -> Counter[str]:
+        return Counter()
+
     async def splice(self, client: trio.SocketStream) -> None:
         assert self.here.public_address is not None
         async with (
@@ -100,10 +104,6 @@ async def stand_in(setting: ProxySetup) -> AsyncIterator[StandIn]:
         nursery.start_soon(trio.serve_listeners, proxy.splice, listeners)
         yield proxy
         nursery.cancel_scope.cancel()
-
-
-async def do_nothing(proxy: StandIn, node: str) -> None:
-    await trio.lowlevel.checkpoint()
 
 
 @pytest.fixture(autouse=True)
@@ -146,9 +146,7 @@ async def test_the_proxy_takes_sessions_to_the_other_node_and_the_table_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A client that has not turned stream management on when its turn comes is told to move, on a slow machine."""
-    for name in ("LOGIN_SECONDS", "DRAIN_SECONDS", "SETTLE_SECONDS", "LEAVE_SECONDS"):
-        monkeypatch.setattr(scenario, name, PATIENCE_SECONDS)
-    monkeypatch.setattr(scenario, "CXFR_SECONDS", 0.3)
+    monkeypatch.setattr(proxy_beside, "CXFR_SECONDS", 0.3)
     monkeypatch.setattr(exchanging, "STEP_SECONDS", PATIENCE_SECONDS)
     monkeypatch.setattr(young_sessions, "SETTLED_SECONDS", 0.0)
     screen = Screen(out := io.StringIO())
@@ -168,11 +166,35 @@ async def test_the_proxy_takes_sessions_to_the_other_node_and_the_table_says_so(
 
 @pytest.mark.usefixtures("_no_web_clients")
 async def test_a_node_that_is_not_emptied_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxfr_proxy.demo.scenario.DRAIN_SECONDS", 0.1)
+    async def do_nothing(proxy: StandIn, node: str) -> None:
+        monkeypatch.setattr(progress, "LOOKS_IN_VAIN", 10)
+        await trio.lowlevel.checkpoint()
+
     monkeypatch.setattr(StandIn, "drain", do_nothing)
+    screen = Screen(out := io.StringIO())
     with trio.fail_after(PATIENCE_SECONDS):
-        outcome = await play(DemoOptions(clients=6), Screen(io.StringIO()), stand_in)
-    assert (outcome.left, outcome.good) == (6, False)
+        outcome = await play(DemoOptions(clients=6), screen, stand_in)
+    screen.conclude(outcome)
+    assert (outcome.left, outcome.away, outcome.good) == (6, 0, False)
+    assert "FAILED: nothing moved any more (draining node1, 6 to move), 6 sessions left on node1" in out.getvalue()
+
+
+@pytest.mark.usefixtures("_no_web_clients")
+async def test_nothing_is_drained_before_everybody_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that serves nobody: the clients come again and again, which is no progress."""
+
+    async def refuse(proxy: StandIn, client: trio.SocketStream) -> None:
+        await client.aclose()
+
+    monkeypatch.setattr(progress, "LOOKS_IN_VAIN", 10)
+    monkeypatch.setattr(StandIn, "splice", refuse)
+    screen = Screen(out := io.StringIO())
+    with trio.fail_after(PATIENCE_SECONDS):
+        outcome = await play(DemoOptions(clients=6), screen, stand_in)
+    screen.conclude(outcome)
+    assert (outcome.left, outcome.away, outcome.good) == (0, 6, False)
+    assert "draining" not in out.getvalue()
+    assert "FAILED: nothing moved any more (logging in, 6 to come), 6 clients not online\n" in out.getvalue()
 
 
 @pytest.mark.usefixtures("_no_web_clients")
@@ -186,6 +208,23 @@ def test_kinds(count: int) -> None:
     kinds = kinds_of(count)
     assert len(kinds) == count
     assert count < len(SHARES) or set(kinds) == set(SHARES)
+
+
+# ---- slow, or stuck ----
+
+
+def test_something_new_from_time_to_time_is_progress() -> None:
+    watch = progress.Patience()
+    assert all(watch.look([number // progress.LOOKS_IN_VAIN]) for number in range(5 * progress.LOOKS_IN_VAIN))
+
+
+def test_what_comes_and_goes_is_none() -> None:
+    watch = progress.Patience()
+    looks = 2
+    assert all(watch.look([number % 2]) for number in range(looks))
+    while watch.look([looks % 2]):
+        looks += 1
+    assert looks == progress.LOOKS_IN_VAIN + 1
 
 
 # ---- the screen ----
@@ -219,7 +258,7 @@ def test_line() -> None:
         (0, 0, MessageCounts(), "node1 emptied in 2.0 s: 0 lost, 0 twice, of 15 messages"),
         (3, 0, MessageCounts(), "FAILED: 3 sessions left on node1"),
         (0, 1, MessageCounts(), "FAILED: 1 client not online"),
-        (0, 0, MessageCounts(lost=1), "FAILED: 1 messages lost"),
+        (0, 0, MessageCounts(lost=1), "FAILED: 1 message lost"),
         (0, 0, MessageCounts(twice=2), "FAILED: 2 messages came twice"),
         (0, 0, MessageCounts(disordered=3), "FAILED: 3 messages out of order"),
     ],
@@ -261,6 +300,25 @@ def test_what_a_node_took_along_is_shown_and_no_failure(lost: int) -> None:
         "·",
     ]
     assert all(len(text) <= 80 for text in lines)
+
+
+def test_a_busy_machine_and_what_the_proxy_warned_of_stand_above_the_verdict() -> None:
+    outcome = DemoOutcome("node1", 40.0, 0, 0, ROWS, warnings={"node-down": 2}, slowness=12.3)
+    assert [text.strip() for text in table(outcome, colour=False)[-3:-1]] == [
+        "the proxy warns: node-down (2)",
+        "the machine is busy: all this took 12 times as long as usual",
+    ]
+
+
+def test_the_pace_follows_the_machine() -> None:
+    pace = progress.Tempo()
+    for _ in range(100):
+        pace.looked(10 * progress.LOOK_SECONDS)
+    assert pace.slowness == pytest.approx(10, rel=0.01)
+    for _ in range(100):
+        pace.looked(progress.LOOK_SECONDS)
+    assert pace.slowness == pytest.approx(1, rel=0.01)
+    assert pace.average == pytest.approx(5.5)
 
 
 class Terminal(io.StringIO):
