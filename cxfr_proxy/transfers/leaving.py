@@ -57,6 +57,11 @@ class Leaving:
         it is down, or a drain is late, perhaps another node's, whose sessions wait behind these."""
         return node in self.down or any(drain.late for drain in self.drains.values())
 
+    def is_late(self, node: str) -> bool:
+        """Return whether that node's drain is late."""
+        drain = self.drains.get(node)
+        return drain is not None and drain.late
+
     def concerns(self, session: Session) -> bool:
         """Return whether the session has to leave its node, which still serves it."""
         # A node that is not listed any more was forgotten while it was empty; this session was being dialled then.

@@ -41,7 +41,7 @@ from cxfr_proxy.transfers.orders import Orders
 from cxfr_proxy.transfers.own_logins import OwnLogins
 from cxfr_proxy.transfers.pace import Pace
 from cxfr_proxy.transfers.planner import Planner
-from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
+from cxfr_proxy.transfers.queues import WITHOUT_ROOM, Queues, Urgency, Waiting
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Addressed, Relayed
@@ -259,9 +259,10 @@ class Mover:
         waits = False
         while (waiting := self._queues.first) is not None and not self._has_room(waiting):
             self._waits_for_room = waits = True
-            if waiting.urgency is Urgency.LEAVING:
+            without_room = WITHOUT_ROOM.get(waiting.urgency)
+            if without_room is not None:
                 self._queues.take()
-                self._queues.put(replace(waiting, urgency=Urgency.PACED))  # those behind it may need no room
+                self._queues.put(replace(waiting, urgency=without_room))
                 await trio.lowlevel.checkpoint()
             else:
                 await self._logins.change()
@@ -289,11 +290,15 @@ class Mover:
                 return _give(relayed, self._orders.away(relayed, waiting.trigger, now))
             case Urgency.DOWN:
                 return _give(relayed, self._leaving.order_from_down(relayed, now))
+            # Others are in a hurry now, or will be.
+            case Urgency.LATE | Urgency.LATE_PACED if not self._leaving.is_late(relayed.session.node):
+                self._queues.put(replace(waiting, urgency=Urgency.LEAVING))
+                return False
             # It has fallen asleep since it was queued: it goes behind those that are in use.
             case Urgency.LEAVING | Urgency.PACED if relayed.session.inactive:
                 self._queues.put(replace(waiting, urgency=Urgency.ASLEEP))
                 return False
-            case Urgency.LEAVING | Urgency.PACED | Urgency.ASLEEP:
+            case Urgency.LATE | Urgency.LATE_PACED | Urgency.LEAVING | Urgency.PACED | Urgency.ASLEEP:
                 return _give(relayed, self._leaving.order_for(relayed, now))
             case Urgency.WRONG | Urgency.REBALANCED:
                 return self._place(relayed, waiting, now)
@@ -329,9 +334,9 @@ class Mover:
 
     # --- the queues
 
-    def _enqueue_all_leaving(self, snapshot: Iterable[Placed]) -> None:
+    def _enqueue_all_leaving(self, snapshot: Iterable[Placed], urgency: Urgency = Urgency.LEAVING) -> None:
         # The mover is woken once, and not for each of thousands.
-        waiting = (Waiting(each.session_id, Urgency.LEAVING, Trigger.DRAIN) for each in order_of_leaving(snapshot))
+        waiting = (Waiting(each.session_id, urgency, Trigger.DRAIN) for each in order_of_leaving(snapshot))
         if sum(map(self._queues.put, waiting)):
             self.queued()
 
@@ -373,7 +378,8 @@ class Mover:
     def _queue_the_leaving(self, node: str, stage: Stage) -> None:
         """Queue all sessions that are still there; their turn shows which of them are moved."""
         if stage.moves:
-            self._enqueue_all_leaving(self._registry.snapshot(trio.current_time(), node))
+            urgency = Urgency.LATE if self._leaving.is_late(node) else Urgency.LEAVING
+            self._enqueue_all_leaving(self._registry.snapshot(trio.current_time(), node), urgency)
 
     def _leave_down(self, node: str) -> None:
         """Queue the sessions of a node that checks are sure is down, before those that only drain."""

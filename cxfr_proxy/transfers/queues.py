@@ -1,8 +1,9 @@
 """The queues of sessions that wait to be moved, the most urgent first.
 
 Sessions whose node is gone go first: their clients have no service now, the others only will have none. Of the sessions
-that have to leave, those for which there was no room let the others go first, and those with inactive clients come
-last, whenever they became inactive. Sessions that are merely not where they belong go behind all of them.
+that have to leave, those of a late drain go first, since what is left of them at its deadline is closed; those for
+which there was no room let the others go first; and those with inactive clients come last, whenever they became
+inactive. Sessions that are merely not where they belong go behind all of them.
 
 A session stands in a queue once, however often it is put there. Only its turn shows whether it is still to be moved. A
 session whose turn has come too early is set aside, and counts as waiting.
@@ -11,9 +12,11 @@ session whose turn has come too early is set aside, and counts as waiting.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from cxfr_proxy.session.ladder import Trigger
 
@@ -25,16 +28,35 @@ class Urgency(IntEnum):
     """Their node is gone: their clients have no service."""
     DOWN = 1
     """Checks find their node down."""
-    LEAVING = 2
+    LATE = 2
+    """Their node is being emptied, and may not be empty at its drain's deadline."""
+    LATE_PACED = 3
+    """Likewise, and the proxy would take them to another node itself if there were room for that."""
+    LEAVING = 4
     """Their node is being emptied, or all sessions leave."""
-    PACED = 3
+    PACED = 5
     """They have to leave as well, and the proxy would take them to another node itself if there were room for that."""
-    ASLEEP = 4
+    ASLEEP = 6
     """They have to leave as well, but their client is inactive (XEP-0352)."""
-    WRONG = 5
+    WRONG = 7
     """They have just logged in, on a node that is not their user's own."""
-    REBALANCED = 6
+    REBALANCED = 8
     """They are moved to even the load: nothing is wrong with them but where they are."""
+
+
+WITHOUT_ROOM: Final[Mapping[Urgency, Urgency]] = MappingProxyType(
+    {Urgency.LATE: Urgency.LATE_PACED, Urgency.LEAVING: Urgency.PACED}
+)
+"""Where sessions wait that the proxy would take to another node, if there is no room for that: those behind them may
+need none."""
+_HAVE_TO_GO: Final = (
+    Urgency.DOWN,
+    Urgency.LATE,
+    Urgency.LATE_PACED,
+    Urgency.LEAVING,
+    Urgency.PACED,
+    Urgency.ASLEEP,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +107,7 @@ class Queues:
     @property
     def leaving(self) -> int:
         """How many have to go, and can wait."""
-        return sum(map(self.length, (Urgency.DOWN, Urgency.LEAVING, Urgency.PACED, Urgency.ASLEEP)))
+        return sum(map(self.length, _HAVE_TO_GO))
 
     @property
     def misplaced(self) -> int:
@@ -96,7 +118,8 @@ class Queues:
         """Put a session behind the others of its urgency. Return false, and do nothing, if it stands there already,
         waits for room, or was set aside."""
         queue = self._queues[waiting.urgency]
-        if waiting.urgency is Urgency.LEAVING and waiting.session_id in self._queues[Urgency.PACED]:
+        without_room = WITHOUT_ROOM.get(waiting.urgency)
+        if without_room is not None and waiting.session_id in self._queues[without_room]:
             return False
         _, aside = self._aside.get(waiting.session_id, (0.0, None))
         if waiting.session_id in queue or (aside is not None and aside.urgency <= waiting.urgency):

@@ -197,6 +197,58 @@ async def test_a_drain_that_is_late_does_not_wait_for_another_one(autojump_clock
         assert not any(order.hurried for _, _, order in house.orders)
 
 
+async def test_those_of_a_late_drain_go_before_those_of_another_one(autojump_clock: MockClock) -> None:
+    """However many there are: they wait at the same rate, and what is left at the deadline is closed."""
+    async with working(House("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3")) as house:
+        house.populate("a", 2000)
+        late = house.populate("b", 40)
+        house.empty("a")
+        house.empty("b", deadline=60.0)
+        await trio.sleep(29)
+        assert not {session.id for session in late} & {*house.moved}
+        await trio.sleep(30)
+        assert {session.id for session in late} <= {*house.moved}
+        assert len(house.orders) < 640, "at the rate"
+        assert not any(order.hurried for _, _, order in house.orders), "nobody was closed"
+        house.drains.abort("a")
+        house.drains.abort("b")
+
+
+async def test_those_of_a_late_drain_let_others_go_who_need_no_room(autojump_clock: MockClock) -> None:
+    async with working(House(NODES, migrates=True)) as house:
+        populated(house, 20)
+        house.empty("a", rate=1000.0, deadline=60.0)
+        await trio.sleep(32)
+        assert house.drain("a").late
+        told = house.populate("a", 5)
+        house.mover.look_again()
+        await trio.sleep(1)
+        assert {session.id for session in told} <= {*house.moved}
+        assert len({*house.moved}) == len(told) + AT_ONCE
+        house.drains.abort("a")
+
+
+async def test_a_drain_that_is_late_no_more_waits_its_turn_again(autojump_clock: MockClock) -> None:
+    async with working(House(NODES, migrates=True)) as house:
+        sessions = populated(house, 100) | populated(house, 100, "b")
+        house.empty("b", rate=1000.0)
+        house.empty("a", deadline=60.0)
+        await trio.sleep(31)
+        assert house.drain("a").late
+        assert len(house.orders) == AT_ONCE
+        for session in [*sessions.values()][8:95]:  # they have left by themselves
+            house.registry.remove(session)
+        await trio.sleep(1)
+        assert not house.drain("a").late
+        for session in under_way(house, sessions):
+            session.arrived()
+        await trio.sleep(1)
+        (last,) = under_way(house, sessions)
+        assert last.script.session.node == "b", "whose sessions had been in the queue before"
+        house.drains.abort("a")
+        house.drains.abort("b")
+
+
 async def test_one_that_is_over_makes_room_whatever_it_has_reported(autojump_clock: MockClock) -> None:
     async with working(House(NODES, migrates=True)) as house:
         sessions = populated(house, 2)
