@@ -11,22 +11,18 @@ from pathlib import Path
 
 import pytest
 import trio
+from command_line import run
 from fake_console import START, FakeConsole, proxy_in_thread
 from msgspec.structs import replace
 
 from cxfr_proxy.admin.rows.filters import SessionFilter
-from cxfr_proxy.admin.rows.order_rows import RebalanceProgress, RestartProgress, UpgradeProgress
+from cxfr_proxy.admin.rows.order_rows import RestartProgress
 from cxfr_proxy.cli import main, speaking
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "control.sock"
-
-
-def run(path: Path, *argv: str, fake: FakeConsole | None = None) -> int:
-    with proxy_in_thread(path, fake or FakeConsole()):
-        return main([*argv, "--control", str(path)])
 
 
 def test_show_nodes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,115 +286,6 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "the drain of node1 is stopped" in capsys.readouterr().out
 
 
-def test_a_roll_is_shown_and_planned(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(path, "show", "roll") == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "NODE   STEP     STOPPED  SESSIONS  MOVED  REASON",
-        "node1  done     no              0     12  -",
-        "node2  restart  yes             3      9  restarting it has failed: \\u001b[1mno",
-    ]
-    assert run(path, "roll", "node1", "node2", "--plan") == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "NODE   SESSIONS  TAKES",
-        "node1       100   3.0s",
-        "node2       150   3.0s",
-        "200 sessions, 250 moves: 1.25 a session; at 50 per second it takes about 5.0s, and the restarts",
-        "20 of them can be taken to another node by the proxy, and will not notice",
-    ]
-    assert run(path, "roll", "node1", "--plan", fake=FakeConsole(refused="every login")) == 1
-    assert "every login would be refused" in capsys.readouterr().out
-
-
-def test_a_roll_without_a_command_is_watched(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeConsole()
-    assert run(path, "roll", "node1", "node2", fake=fake) == 0
-    assert fake.calls == [("roll", "node1", "node2", None, None, False)]
-    assert capsys.readouterr().out.splitlines() == [
-        "roll: node1 (1 of 2) is drained: 40 sessions left",
-        "roll: node1 (1 of 2) can be stopped (its command runs)",
-        "roll: node2 (2 of 2) settles: it can be stopped in 2.5s",
-        "roll: node2 (2 of 2) was restarted (it waits for checks)",
-        "roll: all 2 nodes are done, 90 moves",
-        "all 2 nodes are restarted, 90 moves; users may be elsewhere than they belong (rebalance moves them)",
-    ]
-
-
-def test_a_roll_runs_the_command_here_once_for_a_node(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    fake = FakeConsole()
-    assert run(path, "roll", "node1", "node2", "--run", "echo 'restarts {node}' it", "--json", fake=fake) == 0
-    assert fake.calls == [
-        ("roll", "node1", "node2", None, None, True),
-        ("roll-runs",),
-        ("roll-restarted", "node1"),
-    ]
-    out, err = capfd.readouterr()
-    assert err == "restarts node1 it\n"
-    assert all(json.loads(line) for line in out.splitlines())
-
-
-@pytest.mark.parametrize(
-    ("command", "reason"),
-    [
-        ("sh -c 'exit 3'", "sh has ended with exit code 3"),
-        ("sh -c 'kill -9 $$'", "sh was ended by signal 9"),
-        ("/{node}/nowhere", "/node1/nowhere: No such file or directory"),
-    ],
-)
-def test_a_command_that_fails_stops_the_roll(command: str, reason: str, path: Path) -> None:
-    fake = FakeConsole()
-    stopped = replace(fake.roll_script[1], finished=True, reason=f"restarting it has failed: {reason}")
-    fake.roll_script = (*fake.roll_script[:2], stopped)
-    assert run(path, "roll", "--continue", "--run", command, fake=fake) == 1
-    assert fake.calls == [("roll-continue", True), ("roll-runs",), ("roll-failed", reason)]
-
-
-@pytest.mark.parametrize(
-    ("words", "fault"),
-    [
-        (("--run", "no-such-program-here {node}"), "--run: there is no program 'no-such-program-here'"),
-        (("--run", ""), "--run: expected a command, found nothing"),
-        (("--run", "sh 'c"), "--run: expected a command as a shell reads it: No closing quotation"),
-        (("--abort",), "roll: expected nodes, or one of continue, restarted, failed and abort"),
-    ],
-)
-def test_a_roll_that_can_t_begin(
-    words: tuple[str, ...], fault: str, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake = FakeConsole()
-    assert run(path, "roll", "node1", *words, fake=fake) == 2
-    assert capsys.readouterr().err.startswith(f"cxfr-proxy: {fault}")
-    assert not fake.calls
-
-
-def test_a_roll_that_goes_on_keeps_its_rate(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (("--continue", "--rate", "5"), ("--restarted", "node1", "--deadline", "1m")):
-        fake = FakeConsole()
-        assert run(path, "roll", *words, fake=fake) == 2
-        assert "rate and deadline are those of a roll that begins" in capsys.readouterr().err
-        assert not fake.calls
-
-
-def test_a_command_that_ends_after_the_roll_says_nothing_to_the_next_one(
-    path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    fake = FakeConsole(roll_begun=tmp_path / "begun")
-    given_up = replace(fake.roll_script[1], finished=True, given_up=True, reason="it was given up")
-    fake.roll_script = (fake.roll_script[0], fake.roll_script[1], given_up)
-    command = f"sh -c 'touch {fake.roll_begun}; sleep 0.3'"
-    assert run(path, "roll", "node1", "node2", "--run", command, fake=fake) == 1
-    assert fake.calls == [("roll", "node1", "node2", None, None, True), ("roll-runs",)]
-    out, err = capfd.readouterr()
-    assert out.endswith("the roll is over at node1 (1 of 2), step restart: it was given up\n")
-    assert "the roll was over when the command for node1 had ended" in err
-
-
-def test_whoever_stops_watching_a_roll_is_told_what_follows(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeConsole(interrupt=True)
-    assert run(path, "roll", "node1", "--run", "sleep 0", fake=fake) == 130
-    assert "the roll goes on until a node is to be restarted, and stops there" in capsys.readouterr().err
-    assert not any(call[0] == "roll-restarted" for call in fake.calls)
-
-
 def test_an_aborted_drain_says_why_it_ended(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake = FakeConsole(script=(START, replace(START, finished=True, waiting_reason="the drain was aborted")))
     assert run(path, "drain", "node1", "--wait", fake=fake) == 1
@@ -599,118 +486,3 @@ def test_the_socket_is_found_where_the_environment_says(
         assert main(["show", "nodes", "--config", str(settings)]) == 0
         monkeypatch.setenv("CXFR_PROXY_CONTROL", str(path))
         assert main(["show", "nodes"]) == 0
-
-
-# --- rebalance and move
-
-
-def test_a_rebalance_is_watched_to_its_end(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeConsole()
-    assert run(path, "rebalance", "--wait", "--rate", "5", "--max-share", "20%", fake=fake) == 0
-    assert fake.calls == [("rebalance", 5.0, 20.0)]
-    assert capsys.readouterr().out.splitlines() == [
-        "rebalance: 0 asked, 0 moved, 0 refused, 0 silent, 0 failed, 3 left of 3",
-        "rebalance: 2 asked, 1 moved, 1 refused, 0 silent, 0 failed, 2 left of 3",
-        "rebalance: 3 asked, 3 moved, 1 refused, 0 silent, 0 failed, 0 left of 3",
-        "3 of 3 sessions moved when asked",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("last", "code", "sentence"),
-    [
-        (
-            RebalanceProgress(3, 1, 1, 0, 0, 0, 2, finished=True, waiting_reason="it was stopped"),
-            1,
-            "2 of 3 sessions are left where they are: it was stopped",
-        ),
-        (
-            RebalanceProgress(3, 1, 1, 0, 0, 0, 2, finished=True, waiting_reason="2 were moved lately", held=2),
-            1,
-            "2 of 3 sessions are left where they are: 2 were moved lately",
-        ),
-        (
-            RebalanceProgress(0, 0, 0, 0, 0, 0, 0, finished=True, waiting_reason=None),
-            0,
-            "all users are where they belong",
-        ),
-    ],
-)
-def test_how_a_rebalance_ends(
-    last: RebalanceProgress, code: int, sentence: str, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(path, "rebalance", "--wait", fake=FakeConsole(rebalance_script=(last,))) == code
-    assert capsys.readouterr().out.splitlines()[-1] == sentence
-
-
-def test_who_stops_watching_stops_no_rebalance(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(path, "rebalance", "--wait", fake=FakeConsole(interrupt=True)) == 130
-    assert "the rebalance goes on (show transfers tells" in capsys.readouterr().err
-
-
-def test_a_rebalance_is_planned(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeConsole()
-    assert run(path, "rebalance", "--plan", "--max-share", "10", fake=fake) == 0
-    assert fake.calls == [("plan-rebalance", None, 10.0)]
-    assert capsys.readouterr().out.splitlines() == [
-        "FROM   TO     SESSIONS",
-        "node1  node3       199",
-        "node2  node3       101",
-        "300 sessions, 40 of them inactive; at 50 per second it takes about 6.0s",
-    ]
-    run(path, "rebalance", "--plan", fake=FakeConsole(planned_moves=[]))
-    assert capsys.readouterr().out == "all users are where they belong\n"
-    run(path, "rebalance", "--plan", fake=FakeConsole(stay_down=3))
-    assert "\n3 more would move, but use software that is known not to come back" in capsys.readouterr().out
-    run(path, "rebalance", "--plan", fake=FakeConsole(planned_moves=[], stay_down=3))
-    assert capsys.readouterr().out.startswith("nobody would be moved\n3 more would move, but")
-
-
-def test_a_rebalance_is_begun_and_stopped(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeConsole()
-    assert run(path, "rebalance", fake=fake) == 0
-    assert run(path, "rebalance", "--stop", fake=fake) == 0
-    assert fake.calls == [("rebalance", None, None), ("stop-rebalance",)]
-    assert capsys.readouterr().out.splitlines() == [
-        "clients that are elsewhere than they belong are being moved",
-        "the rebalance is stopped; clients that were asked already may still leave",
-    ]
-    assert run(path, "rebalance", "--stop", "--wait") == 2
-    assert run(path, "rebalance", "--max-share", "0") == 2
-    assert "expected a percentage above 0 and up to 100" in capsys.readouterr().err
-
-
-def test_a_user_is_moved(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeConsole()
-    assert run(path, "move", "romeo@example.org", "node2", fake=fake) == 0
-    assert fake.calls == [("move", "romeo@example.org", "node2")]
-    assert capsys.readouterr().out == "1 client of romeo@example.org asked to move to node2\n"
-    assert run(path, "move", "romeo@example.org/", "node2") == 2
-    assert "expected a user's address like" in capsys.readouterr().err
-    assert run(path, "move", "romeo@example.org") == 2
-
-
-@pytest.mark.parametrize("as_json", [False, True])
-def test_what_is_missing_is_said_beside_the_answer(
-    path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
-) -> None:
-    """Where programs that read the answer do not stumble over it."""
-    run(path, "show", "nodes", *["--json"] * as_json, fake=FakeConsole(missing=["worker 1 is silent"]))
-    shown = capsys.readouterr()
-    assert shown.err == "cxfr-proxy: worker 1 is silent\n"
-    assert "worker 1" not in shown.out
-    if as_json:
-        assert json.loads(shown.out)
-
-
-def test_the_replacement_of_the_proxy_is_watched(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(path, "upgrade") == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "upgrade: process 4712 starts",
-        "upgrade: process 4712 (version 0.2.0) is the proxy, 3 sessions leave the old one",
-        "upgrade: process 4712 (version 0.2.0) is the proxy, 0 sessions leave the old one",
-        "process 4712 (version 0.2.0) is the proxy; the old one has moved its clients and ends",
-    ]
-    failed = UpgradeProgress("start", 4712, None, 2, 2, 3, finished=True, failure="nodes.txt:3: expected a name")
-    assert run(path, "upgrade", fake=FakeConsole(upgrade=(failed,))) == 1
-    assert "the proxy goes on as it was: nodes.txt:3: expected a name" in capsys.readouterr().out

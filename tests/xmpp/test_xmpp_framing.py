@@ -1,20 +1,14 @@
-"""Framing: every vector whole, byte by byte, at every cut, and with junk behind it; then against what was built."""
+"""Framing: every vector whole, byte by byte, at every cut, and with junk behind it."""
 
 from __future__ import annotations
 
-import gc
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING
-from xml.parsers import expat
 
 import pytest
 from engines import using
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from framing_tools import END, HEADER, Outcome, behind, new_reader, scan
 from lxml import etree
 
 from cxfr_proxy.xmpp import stanza
@@ -22,20 +16,14 @@ from cxfr_proxy.xmpp.framing import framer
 from cxfr_proxy.xmpp.framing._expat import ExpatFramer
 from cxfr_proxy.xmpp.framing.framer import (
     MAX_EVENTS_PER_SCAN,
-    Framer,
     FramerEvent,
     StreamEnd,
     StreamFault,
-    StreamStart,
     WholeElement,
-    new_framer,
 )
 
 if TYPE_CHECKING:
-    from cxfr_proxy.xmpp.framing._scan import Scanner
-
-HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
-END = b"</stream:stream>"
+    pass
 
 
 @pytest.fixture(autouse=True, scope="module", params=framer.ENGINE.names)
@@ -43,58 +31,6 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test here with every engine."""
     with using(framer.ENGINE, request.param):
         yield request.param
-
-
-@dataclass
-class Outcome:
-    events: list[FramerEvent]
-    boundary: int
-    stanzas: int = 0
-
-    def failure(self) -> StreamFault | None:
-        return next((event for event in self.events if isinstance(event, StreamFault)), None)
-
-
-def new_reader(limit: int | None = None, depth: int = 64) -> Framer:
-    return new_framer(max_element_bytes=limit, max_depth=depth)
-
-
-def read_header(reader: Framer, header: bytes = HEADER) -> None:
-    assert reader.step(header) == len(header)
-    assert reader.events == [StreamStart(0, len(header))]
-    reader.events.clear()
-
-
-def behind(reader: Framer, *, depth: int = 64) -> Framer:
-    """The engine under test, behind the header."""
-    read_header(reader)
-    return framer.behind_header(reader, b"stream:stream", max_depth=depth)
-
-
-def scan(body: bytes, sizes: list[int], *, limit: int | None = None, depth: int = 64) -> Outcome:
-    """Return what scanning ``body`` reports, cut into pieces of the given sizes (the last repeats), offsets from the
-    body."""
-    reader = behind(new_reader(None, depth), depth=depth)
-    reader.max_element_bytes = limit
-    at, turn = 0, 0
-    while at < len(body):
-        size = sizes[min(turn, len(sizes) - 1)]
-        reader.scan(body[at : at + size])
-        at, turn = at + size, turn + 1
-    return Outcome([_shift(event) for event in reader.events], reader.boundary - len(HEADER), reader.stanzas)
-
-
-def _shift(event: FramerEvent) -> FramerEvent:
-    start, end = event.start - len(HEADER), event.end - len(HEADER)
-    match event:
-        case WholeElement(name=name, stanzas=stanzas):
-            return WholeElement(start, end, name, stanzas)
-        case StreamFault(condition=condition, text=text):
-            return StreamFault(start, end, condition, text)
-        case StreamEnd():
-            return StreamEnd(start, end)
-        case StreamStart():
-            return StreamStart(start, end)
 
 
 ACK = b"<a xmlns='urn:xmpp:sm:3' h='4'/>"
@@ -387,215 +323,6 @@ def test_step_notes_every_element_and_reads_no_further(size: int) -> None:
     assert seen == [HEADER, b"<auth>AA==</auth>", b"<iq><bind/></iq>", b"<r/>", END]
 
 
-# --- against what was built: random elements, known boundaries, random cuts
-
-_names = st.sampled_from(["message", "presence", "iq", "a", "r", "enabled", "x", "ns:y"])
-_texts = st.text(alphabet=st.sampled_from("ab/>'\"]urn:xmpcf é🙂\n"), max_size=12)
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;").replace("]]>", "]]&gt;")
-
-
-def _element(name: str, attributes: list[str], content: list[str], empty: bool) -> str:
-    written = "".join(f' a{number}="{_escape(value)}"' for number, value in enumerate(attributes))
-    if empty:
-        return f"<{name}{written}/>"
-    return f"<{name}{written}>{''.join(content)}</{name}>"
-
-
-_leaf = st.builds(
-    _element, _names, st.lists(_texts, max_size=2), st.lists(_texts.map(_escape), max_size=2), st.booleans()
-)
-_tree = st.recursive(
-    _leaf,
-    lambda inner: st.builds(
-        _element,
-        _names,
-        st.lists(_texts, max_size=2),
-        st.lists(inner | _texts.map(_escape), max_size=3),
-        st.just(False),
-    ),
-    max_leaves=6,
-)
-_space = st.sampled_from(["", "", " ", "\n", " \t\r\n"])
-
-
-@given(st.lists(st.tuples(_tree, _space), max_size=5), st.lists(st.integers(1, 40), min_size=1, max_size=8))
-@settings(max_examples=300)
-def test_boundaries_of_built_streams(parts: list[tuple[str, str]], sizes: list[int]) -> None:
-    reader = behind(new_reader())
-    body = "".join(element + space for element, space in parts).encode()
-    positions, at = {0}, 0  # every boundary there is
-    for element, space in parts:
-        at += len(element.encode())
-        positions.add(at)
-        positions.update(range(at, at + len(space) + 1))
-        at += len(space)
-    fed, turn = 0, 0
-    while fed < len(body):
-        size = sizes[turn % len(sizes)]
-        reader.scan(body[fed : fed + size])
-        fed, turn = min(len(body), fed + size), turn + 1
-        expected = max(position for position in positions if position <= fed)
-        assert reader.boundary - len(HEADER) == expected
-    for event in reader.events:
-        assert isinstance(event, WholeElement)
-        cut = body[event.start - len(HEADER) : event.end - len(HEADER)]
-        assert event.name not in ("message", "presence", "iq", "a", "r") or b"urn:xmpp:cxfr" in cut
-    assert len(reader.events) == sum(
-        element[1:].split(" ")[0].split(">")[0].rstrip("/") not in ("message", "presence", "iq", "a", "r")
-        or "urn:xmpp:cxfr" in element
-        for element, _ in parts
-    )
-
-
-_WATCHED = "urn:xmpp:cxfr"
-_spellings = (
-    st.sampled_from([_WATCHED, "", "u", "urn:xmp", "p:cxfr", "cxf", "é", "\n", "&", "long " * 6])
-    .flatmap(lambda part: st.tuples(*(st.tuples(st.just(c), st.sampled_from("tttdh")) for c in part)))
-    .map(lambda part: [(c, how) for c, how in part])
-)
-
-
-def _spell(character: str, how: str) -> str:
-    return {"t": _escape(character), "d": f"&#{ord(character)};", "h": f"&#x{ord(character):03x};"}[how]
-
-
-@given(st.lists(_spellings, max_size=6), st.lists(st.integers(1, 40), min_size=1, max_size=4))
-@settings(max_examples=500)
-def test_a_value_is_watched_for_what_it_says_however_it_is_spelt(
-    parts: list[list[tuple[str, str]]], sizes: list[int]
-) -> None:
-    spelt = "".join(_spell(*each) for part in parts for each in part)
-    said = "".join(character for part in parts for character, _ in part)
-    element = f'<iq><q x="{spelt}"/></iq>'.encode()
-    outcome = scan(b"<iq/>" + element + b"<iq/>", sizes)
-    expected = [WholeElement(5, 5 + len(element), "iq", 2)] if _WATCHED in said else []
-    assert outcome.events == expected
-    assert outcome.boundary == len(element) + 10
-
-
-@given(st.binary(max_size=60), st.lists(st.integers(1, 30), min_size=1, max_size=4))
-@settings(max_examples=500)
-def test_judges_hostile_bytes_as_lxml_does_however_cut(body: bytes, sizes: list[int]) -> None:
-    _compare_with_lxml(body, sizes)
-
-
-_hostile = st.lists(
-    st.sampled_from(
-        [
-            b"<iq>",
-            b"</iq>",
-            b"<iq/>",
-            b"<a b='",
-            b"'",
-            b'"',
-            b">",
-            b"/>",
-            b"<",
-            b"&amp;",
-            b"&#x0;",
-            b"&x;",
-            b" ",
-            b"\n",
-            b"<![CDATA[",
-            b"]]>",
-            b"</",
-            b"\xc3",
-            b"\xa9",
-            b"x",
-            b"<!--",
-            b"-->",
-            b"<?",
-            b"?>",
-            b"xmlns='u'",
-            b"urn:xmpp:cxfr",
-            b"urn:xmpp&#58;cxfr",
-            b"&#x75;rn:xmpp:",
-            b"cxf&#114;",
-            END,
-        ]
-    ),
-    max_size=14,
-).map(b"".join)
-
-
-@given(_hostile, st.lists(st.integers(1, 30), min_size=1, max_size=4))
-@settings(max_examples=1500)
-def test_judges_hostile_tokens_as_lxml_does_however_cut(body: bytes, sizes: list[int]) -> None:
-    _compare_with_lxml(body, sizes)
-
-
-def _compare_with_lxml(body: bytes, sizes: list[int]) -> None:
-    whole, cut = scan(body, [len(body) or 1]), scan(body, sizes)
-    assert cut.boundary == whole.boundary
-    if framer.ENGINE.chosen == "native":
-        _compare_with_expat(body, sizes, cut)
-    assert [n for n in cut.events if not isinstance(n, StreamFault)] == [
-        n for n in whole.events if not isinstance(n, StreamFault)
-    ]
-    assert (cut.failure() is None) == (whole.failure() is None)
-    # The independent judge: what lies before the boundary is a well-formed stream without restricted XML.
-    stream = HEADER + body[: whole.boundary]
-    if not any(isinstance(event, StreamEnd) for event in whole.events):
-        stream += END
-    try:
-        root = etree.fromstring(stream, etree.XMLParser(resolve_entities=False))
-    except etree.XMLSyntaxError as exc:
-        if "Failed to parse QName" not in str(exc):
-            raise
-        return  # a tag like <a:b:c/>: well-formed, and no name that lxml can hold. It passes, for the node to refuse
-    assert all(isinstance(node.tag, str) for node in root.iter())
-    if whole.failure() is None and not whole.events and whole.boundary == len(body):
-        return
-    if whole.failure() is not None:
-        # And a failure is one: no continuation makes the whole body a stream of elements and white space.
-        assert not _is_clean_stream(HEADER + body + END)
-
-
-def _is_clean_stream(stream: bytes) -> bool:
-    try:
-        root = etree.fromstring(stream, etree.XMLParser(resolve_entities=False))
-    except etree.XMLSyntaxError:
-        return False
-    if any(not isinstance(node.tag, str) for node in root.iter()) or b"<![CDATA[" in stream or b"&#" in stream:
-        return False
-    texts = [root.text or "", *(node.tail or "" for node in root)]
-    return not any(text.strip(" \t\r\n") for text in texts)
-
-
-def _compare_with_expat(body: bytes, sizes: list[int], native: Outcome) -> None:
-    with using(framer.ENGINE, "expat"):
-        expat = scan(body, sizes)
-    assert native.boundary == expat.boundary
-    assert [n for n in native.events if not isinstance(n, StreamFault)] == [
-        n for n in expat.events if not isinstance(n, StreamFault)
-    ]
-    if expat.failure() is not None:
-        assert native.failure() is not None
-
-
-def test_which_characters_names_may_hold() -> None:
-    """The native engine's table is asked about every character of the basic plane, and some beyond."""
-    characters = [*range(0x21, 0xD800), *range(0xE000, 0x10000), 0x10000, 0xE0100, 0x10FFFF]
-    for character in characters:
-        if chr(character) in "!/>='\"<&?":
-            continue  # markup, not names
-        for name in (chr(character), f"a{chr(character)}"):
-            element = f"<{name}/>".encode()
-            assert (scan(element, [len(element)]).failure() is None) == _expat_takes(element), hex(character)
-
-
-def _expat_takes(element: bytes) -> bool:
-    parser = expat.ParserCreate("UTF-8")
-    try:
-        parser.Parse(element, True)
-    except expat.ExpatError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize(("count", "fails"), [(100, False), (101, True)])
 def test_attributes_are_counted(count: int, fails: bool) -> None:
     element = "<iq" + "".join(f" a{number}='{number}'" for number in range(count)) + "/>"
@@ -671,108 +398,6 @@ def test_a_chunk_of_many_elements_is_read_stepwise_in_linear_time() -> None:
         return best
 
     assert seconds(200_000) < 20 * seconds(1_000)
-
-
-# --- the native engine and a caller that does what it should not
-
-
-@pytest.fixture
-def scanner(engine: str) -> Scanner:
-    if engine != "native":
-        pytest.skip("of the native engine only")
-    from cxfr_proxy.xmpp.framing._scan import Scanner
-
-    return Scanner(b"stream:stream", 0, None, 64)
-
-
-def test_without_a_list_for_events_nothing_is_read_on(scanner: Scanner) -> None:
-    del scanner.events
-    with pytest.raises(TypeError):
-        scanner.scan(b"<iq/><other/>")
-    scanner.events = []
-    assert scanner.scan(b"<iq/><other/>") == 0
-    assert scanner.events == []
-    assert scanner.boundary == 0
-    scanner.events = ()  # type: ignore[assignment]
-    assert scanner.scan(b"<other/>") == 0
-
-
-def test_nothing_of_python_runs_while_a_chunk_is_read(scanner: Scanner) -> None:
-    """Or it could feed the scanner in the middle of a chunk."""
-    entered: list[str] = []
-
-    def enter(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call":
-            entered.append(frame.f_code.co_name)
-
-    usual = sys.getprofile()
-    sys.setprofile(enter)
-    try:
-        assert scanner.scan(b"<other/><iq/></stream:stream>") == 29
-    finally:
-        sys.setprofile(usual)
-    assert entered == []
-    assert scanner.events == [WholeElement(0, 8, "other"), StreamEnd(13, 29)]
-    assert not any(map(gc.is_tracked, scanner.events)), "nor the collector, and with it finalizers"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (b"", 0, None, 64),
-        (b"s", -1, None, 64),
-        (b"s", 1 << 63, None, 64),
-        (b"s", 0, -1, 64),
-        (b"s", 0, 1 << 63, 64),
-        (b"s", 0, None, 0),
-        (b"s", 0, None, 2**31),
-    ],
-)
-def test_numbers_out_of_range_are_refused(scanner: Scanner, arguments: tuple[bytes, int, int | None, int]) -> None:
-    with pytest.raises((ValueError, OverflowError)):
-        type(scanner)(*arguments)
-
-
-def test_the_greatest_depth_is_a_depth(scanner: Scanner) -> None:
-    deep = type(scanner)(b"s", 0, None, 2**31 - 1)
-    assert deep.scan(b"<iq>" * 1000 + b"</iq>" * 1000) == 9000
-    assert deep.events == []
-
-
-def test_offsets_beyond_32_bits(scanner: Scanner) -> None:
-    high = type(scanner)(b"s", (1 << 62) + 1, 100, 64)
-    assert high.scan(b"<other/>") == 8
-    assert high.events == [WholeElement((1 << 62) + 1, (1 << 62) + 9, "other")]
-    assert high.boundary == (1 << 62) + 9
-
-
-@pytest.mark.parametrize("size", [1, 15, 16, 17, 63, 64, 65, 254, 255, 256, 5000])
-def test_names_of_every_size(size: int) -> None:
-    name = b"n" * size
-    for inner in (b"<iq>", b""):
-        element = b"<" + name + b">" + inner + inner.replace(b"<", b"</") + b"</" + name + b">"
-        for sizes in ([len(element)], [3], [size + 1, 5000]):
-            assert scan(element, sizes).boundary == len(element)
-            assert scan(element[:-2] + b"x>", sizes).failure() is not None
-            assert scan(element[:-1] + b"n>", sizes).failure() is not None
-
-
-def test_an_idle_stream_keeps_little(scanner: Scanner) -> None:
-    """At a boundary nothing is left of a long name, nor of an element that was deep."""
-    tracemalloc = pytest.importorskip("tracemalloc")
-    assert sys.getsizeof(scanner) + sys.getsizeof(scanner.events) <= 400
-    deep = b"<nnnnnnnn>" * 50 + b"</nnnnnnnn>" * 50
-    long = b"<iq " + b"a" * 100_000 + b" = ''><" + b"n" * 100_000 + b" /></iq>"
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        for body in (deep, long):
-            scanner.scan(b"<iq>" + body + b"</iq>")
-        assert tracemalloc.get_traced_memory()[0] - before < 500
-        assert tracemalloc.get_traced_memory()[1] - before > 200_000  # it did need that
-        assert scanner.events == []
-    finally:
-        tracemalloc.stop()
 
 
 # --- much to report
