@@ -14,6 +14,7 @@ user_endpoint    asks the operator's endpoint for users, whichever it is
 reporter         its way to the supervisor: what goes at once, and what is reported when it has changed
 reports          what it reports of its sessions, and the counts
 session_changes  reports the sessions that have come and gone
+session_log      the lines of a session in the log
 in_process       a worker in the supervisor's process
 launch, process  a worker in a process of its own: started, and from the inside
 ================ =====================================================================================

@@ -43,7 +43,7 @@ from cxfr_proxy.session.commands import (
     Transferred,
     Warned,
 )
-from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.tasks import Task, start, start_once
 from cxfr_proxy.transfers.mover import Mover
@@ -53,6 +53,7 @@ from cxfr_proxy.transfers.statistics import Totals
 from cxfr_proxy.upstream.health_checks import NodeReports
 from cxfr_proxy.upstream.node_warnings import NodeWarnings
 from cxfr_proxy.upstream.router import Router, UserFinder
+from cxfr_proxy.worker.session_log import log_bound, log_end, log_failed_login, log_regained, log_transfer
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 _TRIGGERS: Final = {
@@ -208,41 +209,15 @@ class Service:
         session = relayed.session
         match event:
             case BoundTo(full_jid, resumed):
-                arrival, name = relayed.arrival, session.node
-                emit(
-                    _log,
-                    "bound",
-                    session=relayed.id,
-                    jid=full_jid,
-                    node=name,
-                    client=arrival.address,
-                    port=arrival.port,
-                    via=arrival.via,
-                    unique_id=arrival.unique_id,
-                    transport=relayed.transport_name,
-                    tls=relayed.tls_version,
-                )
-                if name in self._cluster:
-                    self._reports.login_worked(self._cluster.get(name), session.domain.lower())
+                node_name = session.node
+                log_bound(relayed, full_jid, node_name)
+                if node_name in self._cluster:
+                    self._reports.login_worked(self._cluster.get(node_name), session.domain.lower())
                 # Clients that got their node before its features were known may stay: after a start of the proxy, that
                 # is all of them.
                 self._place_right(relayed, led=resumed or relayed.placed_early)
-            case FailedLogin(user, mechanism, condition):
-                # The user comes last, since the client wrote it: programs that read the log (fail2ban) match from the
-                # left.
-                emit(
-                    _log,
-                    "login-failed",
-                    session=relayed.id,
-                    client=relayed.client_address,
-                    port=relayed.client_port,
-                    node=session.node,
-                    condition=str(condition),
-                    mechanism=mechanism,
-                    user=user,
-                    via=relayed.arrival.via,
-                    unique_id=relayed.arrival.unique_id,
-                )
+            case FailedLogin():
+                log_failed_login(relayed, event)
             case LoginFailed(reason):
                 if session.node in self._cluster:
                     self._reports.login_failed(self._cluster.get(session.node), reason)
@@ -256,55 +231,18 @@ class Service:
                 self._mover.note(relayed.id, event)
                 self._warnings.warn(node, f"a session can't be taken to it under its client's stream: {why}")
             case NodeRegained(seconds):
-                emit(
-                    _log,
-                    "node-regained",
-                    session=relayed.id,
-                    jid=session.full_jid,
-                    node=session.node,
-                    seconds=round(seconds, 3),
-                )
+                log_regained(relayed, seconds)
                 self._place_right(relayed, led=True)  # orders that came meanwhile were ignored
             case Asked() | Answered():
                 self._mover.note(relayed.id, event)
-            case Transferred(order, tried, seconds, source, held):
+            case Transferred():
                 self._mover.note(relayed.id, event)
-                rung, outcome = tried[-1]
-                emit(
-                    _log,
-                    "transfer",
-                    session=relayed.id,
-                    jid=session.full_jid,
-                    source=source,
-                    target=order.target,
-                    server=str(order.server) if order.server is not None and rung is not Rung.MIGRATE else None,
-                    trigger=str(order.trigger),
-                    rung=str(rung),
-                    outcome=str(outcome),
-                    tried=",".join(f"{rung}:{outcome}" for rung, outcome in tried),
-                    seconds=round(seconds, 3),
-                    held_seconds=round(held, 4) if held is not None else None,
-                )
+                log_transfer(relayed, event)
                 # The order was taken back; there may be another reason to move it by now.
                 if session.state is State.BOUND:
                     self._place_right(relayed, led=True)
-            case Ended(reason, condition, late, undelivered):
-                emit(
-                    _log,
-                    "session-end",
-                    session=relayed.id,
-                    jid=session.full_jid,
-                    node=session.node,
-                    reason=str(reason),
-                    condition=condition,
-                    client=relayed.client_address,
-                    port=relayed.client_port,
-                    seconds=round(trio.current_time() - relayed.opened, 3),
-                    late=late or None,
-                    undelivered=undelivered or None,
-                    via=relayed.arrival.via,
-                    unique_id=relayed.arrival.unique_id,
-                )
+            case Ended():
+                log_end(relayed, event)
             case Forged():
                 emit(_log, "forged-transfer", level=logging.WARNING, session=relayed.id, node=session.node)
             case Awakened():

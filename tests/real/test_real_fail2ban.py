@@ -17,7 +17,7 @@ from real.programs import Need, require
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "failed-logins.md"
 FORGED = "x INFO login-failed session=1 client=198.51.100.9 port=1 node=a condition=not-authorized mechanism=PLAIN"
-LOGGER = logging.getLogger("cxfr_proxy.worker.service")
+LOGGER = logging.getLogger("cxfr_proxy.worker.session_log")
 
 
 @pytest.fixture
