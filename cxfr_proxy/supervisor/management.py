@@ -158,7 +158,7 @@ class Management:
             settings, cluster, workers, self._sharing, self.files.certificates, http_certificate, host
         )
         self.history = History(workers)
-        self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
+        self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, self._automatic)
         self._set_up_drains(config)
         self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._sharing, feed, operations.kept)
         self.console = Console(

@@ -24,9 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 class DrainControl:
-    """``domains`` are the keys of those that the proxy serves, none where it serves any. ``closing_seconds``: how long
-    a client that is closed at the deadline may take to be gone. Both may change. ``auto`` is ``None`` where nothing is
-    rebalanced by itself. Each method raises :class:`ConfigError` for a node that is not listed."""
+    """``auto`` is ``None`` where nothing is rebalanced by itself. Each method raises :class:`ConfigError` for a node
+    that is not listed."""
 
     def __init__(
         self,
@@ -35,9 +34,6 @@ class DrainControl:
         sessions: Sessions,
         peers: Peers,
         feed: ChangeFeed,
-        *,
-        domains: Sequence[str] = (),
-        closing_seconds: float = 0.0,
         auto: AutoRebalance | None = None,
     ) -> None:
         self._cluster = cluster
@@ -45,8 +41,11 @@ class DrainControl:
         self._sessions = sessions
         self._peers = peers
         self._feed = feed
-        self.domains = domains
-        self.closing_seconds = closing_seconds
+        self.domains: Sequence[str] = ()
+        """The keys of those that the proxy serves; none where it serves any. Like the next one it follows the
+        settings."""
+        self.closing_seconds = 0.0
+        """How long a client that is closed at the deadline may take to be gone."""
         self._auto = auto
 
     def begin(

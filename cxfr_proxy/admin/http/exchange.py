@@ -115,5 +115,5 @@ def said(status: HTTPStatus, text: str = "", *headers: tuple[str, str]) -> HttpA
     return HttpAnswer(status, f"{text or status.phrase}\n".encode(), headers=headers)
 
 
-def json_answer(value: object, status: HTTPStatus = HTTPStatus.OK) -> HttpAnswer:
-    return HttpAnswer(status, encode(value) + b"\n", JSON)
+def json_answer(value: object) -> HttpAnswer:
+    return HttpAnswer(HTTPStatus.OK, encode(value) + b"\n", JSON)
