@@ -56,11 +56,12 @@ from cxfr_proxy.supervisor.reading.user_list import UserList
 from cxfr_proxy.supervisor.service_reports import ServiceReports
 from cxfr_proxy.supervisor.upgrading.successor import Upgrades
 from cxfr_proxy.supervisor.vacancy import Vacancy
+from cxfr_proxy.supervisor.workers.grants import Grants
 from cxfr_proxy.supervisor.workers.link import Link
 from cxfr_proxy.supervisor.workers.node_states import NodeUpdates
 from cxfr_proxy.supervisor.workers.rolling_restart import RollingRestart
 from cxfr_proxy.supervisor.workers.worker_slots import WorkerSlots
-from cxfr_proxy.supervisor.workers.workers import Grants, Workers
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.tasks import Task
 from cxfr_proxy.transfers.drains import Drains
 from cxfr_proxy.transfers.mover import Mover

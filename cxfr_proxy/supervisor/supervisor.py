@@ -65,11 +65,13 @@ from cxfr_proxy.supervisor.upgrading.succession import Succession
 from cxfr_proxy.supervisor.upgrading.successor import Program, Upgrades
 from cxfr_proxy.supervisor.workers.catch_up import CatchUp
 from cxfr_proxy.supervisor.workers.client_sockets import ClientSockets
+from cxfr_proxy.supervisor.workers.grants import Grants
 from cxfr_proxy.supervisor.workers.link import FirstMessages, Link
 from cxfr_proxy.supervisor.workers.node_states import NodeStates, NodeUpdates
 from cxfr_proxy.supervisor.workers.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.workers.slot import WorkerSlot
 from cxfr_proxy.supervisor.workers.worker_slots import WorkerSlots
-from cxfr_proxy.supervisor.workers.workers import Grants, Workers, WorkerSlot
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.tasks import Task, start, start_once
 from cxfr_proxy.transfers.client_news import SoftwareLearned
 from cxfr_proxy.transfers.pace import OwnPace, Rate

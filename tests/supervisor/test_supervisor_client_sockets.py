@@ -17,7 +17,7 @@ from cxfr_proxy.config.values import ListenAddress, ListenPath
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net.inherited import InheritedSocket, InheritedSockets
 from cxfr_proxy.supervisor.workers.client_sockets import ClientSockets
-from cxfr_proxy.supervisor.workers.workers import WorkerSlot
+from cxfr_proxy.supervisor.workers.slot import WorkerSlot
 
 HERE = "127.0.0.1"
 

@@ -35,8 +35,8 @@ from cxfr_proxy.ipc.messages import (
 )
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.proxy import only
+from cxfr_proxy.supervisor.workers.grants import Grants
 from cxfr_proxy.supervisor.workers.link import Link
-from cxfr_proxy.supervisor.workers.workers import Grants
 from cxfr_proxy.transfers.client_news import AnyClientNews, Lost, SessionResumable, UserRedirected
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.pace import OwnPace

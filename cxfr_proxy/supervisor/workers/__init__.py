@@ -1,8 +1,10 @@
 """The workers in their slots: started, replaced, asked, and told what they have to know.
 
 =============== ===============================================================
-workers         all workers: sums, questions, and which one gets the next token
+workers         all workers: sums, and questions that all are asked
+slot            the place of one worker
 worker_slots    keeps a worker in each slot, and replaces it
+grants          which worker gets the next token
 client_sockets  the listening sockets of each slot
 link            one worker: its end of the channel, and whether it lives
 rolling_restart replaces all workers, one by one

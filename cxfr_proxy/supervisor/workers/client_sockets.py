@@ -22,7 +22,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net.inherited import InheritedSocket, InheritedSockets
 from cxfr_proxy.net.listen import BACKLOG, bind_shared, listen_again, listen_no_more
 from cxfr_proxy.supervisor.upgrading.handover import GivenSocket
-from cxfr_proxy.supervisor.workers.workers import WorkerSlot
+from cxfr_proxy.supervisor.workers.slot import WorkerSlot
 
 
 class ClientSockets:

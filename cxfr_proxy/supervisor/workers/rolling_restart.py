@@ -15,8 +15,9 @@ from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.rows.order_rows import RestartProgress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.supervisor.workers.slot import WorkerSlot
 from cxfr_proxy.supervisor.workers.worker_slots import WorkerSlots
-from cxfr_proxy.supervisor.workers.workers import Workers, WorkerSlot
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.tasks import Task, isolated
 
 _log = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from cxfr_proxy.ipc.messages import Hello, Message, Stop
 from cxfr_proxy.supervisor.startup_log import log_lost
 from cxfr_proxy.supervisor.workers.client_sockets import ClientSockets
 from cxfr_proxy.supervisor.workers.link import FirstMessages, Link, LinkListener
-from cxfr_proxy.supervisor.workers.workers import Workers, WorkerSlot
+from cxfr_proxy.supervisor.workers.slot import WorkerSlot
+from cxfr_proxy.supervisor.workers.workers import Workers
 from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
 
 PATIENCE_SECONDS: Final = 5.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Final, TypeVar
 
@@ -22,7 +22,7 @@ from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.ipc.channel import StreamChannel
 from cxfr_proxy.ipc.codec import encode_part
-from cxfr_proxy.ipc.messages import NOBODY, Ask, Elsewhere, Grant, WorkerCounts
+from cxfr_proxy.ipc.messages import NOBODY, Ask, Elsewhere, WorkerCounts
 from cxfr_proxy.ipc.questions import (
     CountStates,
     FindPinned,
@@ -43,96 +43,16 @@ from cxfr_proxy.supervisor.upgrading.handover import HandoverMessage, Predecesso
 from cxfr_proxy.supervisor.upgrading.relaying import PredecessorQuestions, RelayedRequest
 from cxfr_proxy.supervisor.workers.absences import Absences
 from cxfr_proxy.supervisor.workers.link import Answerer, Link, LinkState, Request
+from cxfr_proxy.supervisor.workers.slot import WorkerSlot
 from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
 from cxfr_proxy.transfers.move_window import WindowState, sum_of
-from cxfr_proxy.transfers.pace import OwnPace
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
 from cxfr_proxy.transfers.statistics import MAX_NODES, WORKER_DIED, PastTransfer, Totals, TransferStatistics
-
-ID_MARGIN: Final = 100_000
-"""Session ids that a new worker skips, times the workers: for sessions that its predecessor could not report any more,
-or still accepts until the new one is up."""
-
 
 _NONE: Final = NodeCounts()
 
 R = TypeVar("R", bound=WorkerReply)
 A = TypeVar("A", bound=Answerer)
-
-
-@dataclass(eq=False, slots=True)
-class Replacement:
-    """A replacement that a slot is asked for: a worker that has begun after ``asked`` (trio's clock)."""
-
-    asked: float
-    settled: bool = False
-    old: Link | None = None
-    """The worker that leaves for it; ``None`` if there was none."""
-    failure: str | None = None
-    """Why there is no new one; the old one stays."""
-
-
-class WorkerSlot:
-    """The place of one worker. ``number`` from 1 on."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.links: list[Link] = []
-        """The workers in it, oldest first."""
-        self.deaths = 0
-        self.hung = 0
-        self.replaced = 0
-        """How many were replaced on command."""
-        self.cpu_seconds = 0.0
-        """Of the workers that are gone."""
-        self.vacant = "waiting"
-        """Its state while no worker is in it."""
-        self.replacement: Replacement | None = None
-        self._last_id: int | None = None
-        self._lot = trio.lowlevel.ParkingLot()
-
-    def next_first_id(self, workers: int) -> int:
-        """Return the first session id of the next worker."""
-        if self._last_id is None:
-            self._last_id = self.number
-        else:
-            self._last_id = max([self._last_id, *(link.counts.last_id for link in self.links)]) + workers * ID_MARGIN
-        return self._last_id
-
-    def replace(self, asked: float) -> Replacement:
-        """Have a worker in it that is new; see :meth:`~.worker_slots.WorkerSlots.run`."""
-        self.replacement = Replacement(asked)
-        self.changed()
-        return self.replacement
-
-    def settle(self, failure: str | None = None) -> None:
-        """Note that the replacement is done, or can't be done."""
-        assert self.replacement is not None
-        self.replacement.settled = True
-        self.replacement.failure = failure
-        self.replacement = None
-        self.changed()
-
-    @property
-    def last_id(self) -> int:
-        """The highest id of its sessions."""
-        return max([self._last_id or 0, *(link.counts.last_id for link in self.links)])
-
-    def begin_behind(self, last_id: int, workers: int) -> None:
-        """Have the ids of its first worker's sessions be well above that one."""
-        self._last_id = (last_id // workers + 1) * workers + self.number
-
-    def note_last_id(self, counts: WorkerCounts) -> None:
-        self._last_id = max(self._last_id or 0, counts.last_id)
-
-    def changed(self) -> None:
-        """Wake the tasks that wait for a change."""
-        self._lot.unpark_all()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is checked after each :meth:`changed`."""
-        while not condition():
-            await self._lot.park()
 
 
 class Workers:
@@ -400,7 +320,7 @@ class Workers:
     def worker_rows(self) -> list[WorkerRow]:
         """Return the workers by number, leaving ones before their successors; first those of the proxy whose place
         this one has taken."""
-        return [*self._predecessor_rows, *(row for slot in self.slots for row in _worker_rows(slot))]
+        return [*self._predecessor_rows, *(row for slot in self.slots for row in slot.rows())]
 
     def send_settings(self, taking: TakeSettings) -> None:
         """Have all workers use these, without waiting; errors are logged by the workers."""
@@ -430,71 +350,3 @@ def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:
     return {
         name: [0, *accumulate((link.counts.nodes or {}).get(name, _NONE).sessions for link in links)] for name in names
     }
-
-
-def _worker_rows(slot: WorkerSlot) -> Iterator[WorkerRow]:
-    if not slot.links:
-        yield WorkerRow(
-            slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung, slot.replaced, cpu_seconds=slot.cpu_seconds
-        )
-    cpu_seconds = slot.cpu_seconds + sum(link.counts.process.cpu_seconds for link in slot.links)
-    for link in slot.links:
-        counts = link.counts
-        yield WorkerRow(
-            slot.number,
-            link.pid,
-            str(link.state),
-            counts.sessions,
-            counts.connections,
-            slot.deaths,
-            slot.hung,
-            slot.replaced,
-            trio.current_time() - link.overdue_since if link.overdue_since is not None else None,
-            cpu_seconds,
-            counts.process.resident_bytes,
-            counts.process.open_descriptors,
-            counts.process.max_descriptors,
-        )
-
-
-class Grants:
-    """The proxy's one token bucket, and which worker gets the next token.
-
-    Workers with sessions whose node is gone come first, then those with sessions that have to leave, then the others;
-    among these the one with the most to move, so that all finish at the same time.
-
-    A worker that can't use its tokens, since its logins take long, gets no more than the bucket holds: others can, and
-    all that it kept would be used at once.
-    """
-
-    def __init__(self, links: Iterable[Link], pace: OwnPace) -> None:
-        self._links = links
-        self._pace = pace
-        self._work = trio.Event()
-
-    def wanted(self) -> None:
-        """Note what a worker wants."""
-        self._work.set()
-
-    def put_back(self, tokens: int) -> None:
-        for _ in range(tokens):
-            self._pace.put_back()
-
-    async def run(self) -> None:
-        """Hand out tokens until cancelled."""
-        while True:
-            while self.next() is None:
-                self._work = trio.Event()
-                await self._work.wait()
-            await self._pace.wait()
-            link = self.next()  # again: the wishes may have changed while there was no token
-            if link is not None:
-                self._pace.spend()
-                link.granted += 1
-                link.post(Grant(1))
-
-    def next(self) -> Link | None:
-        # Tuples compare in order: sessions without a node first, then those that have to leave, then all.
-        using = (link for link in self._links if link.tokens_kept < self._pace.burst)
-        link = max(using, key=lambda link: link.wanted, default=None)
-        return link if link is not None and any(link.wanted) else None
