@@ -140,12 +140,12 @@ class Management:
         self.checks = HealthChecks(cluster, partial(probe, dialer), domains=config.domain)
         self._features_changed = trio.Event()
         self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
-        self._automatic = AutoRebalancer(cluster, rebalances, active=config.rebalance is RebalanceMode.AUTO)
+        self._auto_rebalance = AutoRebalancer(cluster, rebalances, active=config.rebalance is RebalanceMode.AUTO)
         self._vacancy = Vacancy(cluster, config.domain)
-        self._sharing = PeerProxies(
-            self._node_source, cluster, drainer, assigned.pins, workers, operations.kept, self._automatic
+        self._peers = PeerProxies(
+            self._node_source, cluster, drainer, assigned.pins, workers, operations.kept, self._auto_rebalance
         )
-        self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._sharing, self.reloads)
+        self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._peers, self.reloads)
         self.reloading = Reloading(
             settings, self.files, self.nodes, self.users, self._access, self.reloads, manager, self
         )
@@ -155,23 +155,23 @@ class Management:
         self._operating = trio.CancelScope()
         self._reports = ServiceReports(manager, cluster, workers)
         self.about = AboutProxy(
-            settings, cluster, workers, self._sharing, self.files.certificates, http_certificate, host
+            settings, cluster, workers, self._peers, self.files.certificates, http_certificate, host
         )
         self.history = History(workers)
-        self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, self._automatic)
+        self._drains = DrainControl(cluster, drainer, workers, self._peers, feed, self._auto_rebalance)
         self._set_up_drains(config)
-        self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._sharing, feed, operations.kept)
+        self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._peers, feed, operations.kept)
         self.console = Console(
             nodes=NodeControl(cluster, workers, drainer),
             drains=self._drains,
             rolls=RollControl(self._rolls, cluster, self._drains, drainer, workers, feed),
-            rebalances=RebalanceControl(cluster, rebalances, workers, drainer, feed, self._automatic),
-            pins=PinControl(cluster, assigned.pins, workers, self._sharing),
+            rebalances=RebalanceControl(cluster, rebalances, workers, drainer, feed, self._auto_rebalance),
+            pins=PinControl(cluster, assigned.pins, workers, self._peers),
             workers=WorkerControl(workers, feed, operations.restarts),
             upgrades=UpgradeControl(operations.upgrades, feed),
             clients=ClientControl(cluster, workers),
             sessions=workers,
-            peers=self._sharing,
+            peers=self._peers,
             files=self.reloading,
             settings=self.reloading,
             about=self.about,
@@ -187,7 +187,7 @@ class Management:
         self.checks.set_domains(config.domain)
         self._vacancy.set_domains(config.domain)
         self._common_features.set_max_bytes(config.limits.max_element_up)
-        self._automatic.active = config.rebalance is RebalanceMode.AUTO
+        self._auto_rebalance.active = config.rebalance is RebalanceMode.AUTO
         self.compare_features()
         self._host.settings_taken(config)
 
@@ -222,7 +222,7 @@ class Management:
         self._operations.kept.lock()
         before = self._operations.kept.load_again()
         if before is not None:
-            self._sharing.take_over(before)
+            self._peers.take_over(before)
             self._rolls.load()
 
     def serve(self, services: trio.Nursery) -> None:
@@ -237,7 +237,7 @@ class Management:
             (Task.REBALANCE, self._operations.rebalances.watch),
             (Task.VACANCY, self._vacancy.run),
             (Task.FEATURES, self._compare_features_when_changed),
-            (Task.REBALANCE, self._automatic.run),
+            (Task.REBALANCE, self._auto_rebalance.run),
         ):
             start(services, task, run)
 
@@ -277,7 +277,7 @@ class Management:
                 for task, run in (
                     (Task.ROLL, self._rolls.run),
                     (Task.STATE, self._operations.kept.run),
-                    (Task.SHARING, self._sharing.run),
+                    (Task.SHARING, self._peers.run),
                     (Task.SERVICE_MANAGER, self._reports.run),
                 ):
                     start(services, task, run)
@@ -311,7 +311,7 @@ class Management:
 
     def give_away(self) -> None:
         """Take no more orders: another process does."""
-        self._automatic.active = False
+        self._auto_rebalance.active = False
         self._operations.rebalances.stop()
         self._operating.cancel()
         self._door.give_away(staying=UPGRADE)
@@ -327,7 +327,7 @@ class Management:
     def take_over(self, before: KeptState, checks_failed: Mapping[str, int]) -> None:
         """Go on with what is kept by now; what was kept ``before`` holds already. Count on from the checks that had
         failed."""
-        self._sharing.take_over(before)
+        self._peers.take_over(before)
         self._rolls.go_on()
         for name, failed in checks_failed.items():
             if name in self._cluster:

@@ -112,21 +112,21 @@ class Supervisor:
         self._assigned = Assigned(Pins(follower=self))
         self._listed = trio.Event()
         self.workers = Workers(config.workers)
-        self._memory = CatchUp(config.redirect_window)
+        self._catch_up = CatchUp(config.redirect_window)
         self._inherited = inherited if inherited is not None else InheritedSockets()
         self._sockets = ClientSockets(self._inherited)
         self._manager = manager if manager is not None else ServiceManager()
-        self._keeper = WorkerSlots(self.workers, self._sockets, launcher, config.timeouts.hard_stop_after, self)
-        self._kept = StateKeeper(StateFile(config.state_path, makes_directory=config.state is None), self._memory)
+        self._slots = WorkerSlots(self.workers, self._sockets, launcher, config.timeouts.hard_stop_after, self)
+        self._kept = StateKeeper(StateFile(config.state_path, makes_directory=config.state is None), self._catch_up)
         self._predecessor = predecessor
         if predecessor is not None:
             self.workers.begin_behind(predecessor.begins.last_id)
         self._succession = Succession(
-            self.workers, self._memory, self._kept, self._sockets, self._keeper, self._manager, predecessor
+            self.workers, self._catch_up, self._kept, self._sockets, self._slots, self._manager, predecessor
         )
         self._feed = ChangeFeed()
         self.upgrades = Upgrades(self._succession, self._feed, program)
-        self._restarts = RollingRestarts(self.workers, self._keeper, self._feed)
+        self._restarts = RollingRestarts(self.workers, self._slots, self._feed)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.workers, pace)
         self._rate = Rate(pace, config.transfer_rate)
@@ -178,7 +178,7 @@ class Supervisor:
             following.cancel_scope.cancel()
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
-        if self._keeper.stopping:
+        if self._slots.stopping:
             return
         self._capacity = sessions_that_fit()  # of each: workers' processes have the same limits as this one
         try:
@@ -234,7 +234,7 @@ class Supervisor:
         if self._predecessor is None:
             await self._management.open(services, room=room)
         async with trio.open_nursery() as keeping:
-            await keeping.start(self._keeper.run)
+            await keeping.start(self._slots.run)
             if self._predecessor is not None:
                 await self._take_over(self._predecessor, services, room)
             self._management.announce(self.addresses, self._sockets.paths, room=room)
@@ -254,14 +254,14 @@ class Supervisor:
         self._sockets.share_no_more()
 
     def _check_not_stopping(self) -> None:
-        if self._keeper.stopping:
+        if self._slots.stopping:
             raise ConfigError("it was told to stop")
 
     async def _part(self) -> None:
         """Tell everybody who waits for it that all clients are gone."""
         await self.upgrades.end()
         await self._succession.until_alone()
-        emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
+        emit(_log, "stopped", cut=self._slots.cut, sessions=self.workers.sessions)
         if self._succession.given_away:
             with trio.move_on_after(_WORDS_SECONDS):
                 await self._management.wait_closed()
@@ -286,7 +286,7 @@ class Supervisor:
         first_id = slot.next_first_id(workers)
         taking = self._management.files.for_workers()
         setup = Setup(VERSION, taking, slot.number, workers, first_id, self._capacity)
-        more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
+        more: Iterator[Message] = chain(self._management.users.pieces(), self._catch_up.pieces(trio.current_time()))
         return FirstMessages(setup, self._pieces_of_pins(), NodeUpdates(self._states), more)
 
     def _pieces_of_pins(self) -> Iterator[PinnedBefore]:
@@ -323,7 +323,7 @@ class Supervisor:
             case NodeUnreachable() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
             case News(news):
-                self._memory.note(news, trio.current_time())
+                self._catch_up.note(news, trio.current_time())
                 for other in self.workers:
                     # Its sender knows already.
                     if other is not link:
@@ -338,7 +338,7 @@ class Supervisor:
 
     def on_gone(self, link: Link) -> None:
         at_stake = link.at_stake.values() if link.died else ()
-        for piece in self._memory.note_killed(at_stake, trio.current_time()):
+        for piece in self._catch_up.note_killed(at_stake, trio.current_time()):
             for other in self.workers:
                 other.post(piece)
             if self.upgrades.last is not None:
@@ -373,9 +373,9 @@ class Supervisor:
 
     def settings_taken(self, config: Config) -> None:
         events.adjust(config.log_format, config.log_level)
-        self._memory.redirect_window = config.redirect_window
+        self._catch_up.redirect_window = config.redirect_window
         self._rate.set_usual(config.transfer_rate)
-        self._keeper.set_hard_stop_after(config.timeouts.hard_stop_after)
+        self._slots.set_hard_stop_after(config.timeouts.hard_stop_after)
 
     # --- users who have a node assigned
 
@@ -405,14 +405,14 @@ class Supervisor:
                 _log, "stopping", sessions=self.workers.sessions, within=self._settings.config.timeouts.hard_stop_after
             )
             if not self._succession.given_away:
-                self._manager.stopping(within=self._keeper.parting_seconds)
+                self._manager.stopping(within=self._slots.parting_seconds)
                 self._sockets.close()
                 self._succession.stop_predecessor()
-            self._keeper.stop()
+            self._slots.stop()
             self.upgrades.stop()
 
     def is_stopping(self) -> bool:
-        return self._keeper.stopping
+        return self._slots.stopping
 
     def upgrade_on_signal(self) -> None:
         """Replace this proxy by a new process, for SIGUSR2; a refusal goes to the log."""

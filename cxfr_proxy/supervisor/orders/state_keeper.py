@@ -117,14 +117,14 @@ class KnownSoftware(Protocol):
 
 
 class StateKeeper:
-    """Keeps it in ``file``. ``memory`` has what was learned; ``wall_clock`` goes on while no proxy runs."""
+    """Keeps it in ``file``. ``software`` knows client programs; ``wall_clock`` goes on while no proxy runs."""
 
-    def __init__(self, file: StateFile, memory: KnownSoftware, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, file: StateFile, software: KnownSoftware, wall_clock: Callable[[], float] = time.time) -> None:
         self.path = file.path
         self.state = KeptState()
         self._loaded = self.state.encode()
         self._file = file
-        self._memory = memory
+        self._software = software
         self._wall_clock = wall_clock
         # Changes so far, those there were at the last attempt, and at the last success.
         self._changed = self._tried = self._written = 0
@@ -142,7 +142,7 @@ class StateKeeper:
         """Take up what was kept. Blocks for a moment. Raises :class:`ConfigError`."""
         self.state = self._file.read()
         self._loaded = self.state.encode()  # the state itself changes from here on
-        self._memory.software_was_known(self.state.software_known(self._wall_clock()))
+        self._software.software_was_known(self.state.software_known(self._wall_clock()))
 
     def load_again(self) -> KeptState | None:
         """Take up what another proxy has written since :meth:`load`. Return what was kept before; ``None``: nothing has
@@ -178,7 +178,7 @@ class StateKeeper:
         if self._lock is not None:
             self._lock.note_owner()
         self.state = state
-        self._memory.software_was_known(state.software_known(self._wall_clock()))
+        self._software.software_was_known(state.software_known(self._wall_clock()))
         self._has_changed()
 
     def offer(self) -> bytes:
@@ -203,7 +203,7 @@ class StateKeeper:
 
     def content(self) -> bytes:
         """Return the state as it is written."""
-        self.state.learn(self._memory.software_known(), self._wall_clock())
+        self.state.learn(self._software.software_known(), self._wall_clock())
         return self.state.encode()
 
     # --- what is kept

@@ -45,18 +45,18 @@ class Succession:
     def __init__(
         self,
         workers: Workers,
-        memory: CatchUp,
+        catch_up: CatchUp,
         kept: StateKeeper,
         sockets: ClientSockets,
-        keeper: WorkerSlots,
+        slots: WorkerSlots,
         manager: ServiceManager,
         predecessor: Predecessor | None,
     ) -> None:
         self._workers = workers
-        self._memory = memory
+        self._catch_up = catch_up
         self._kept = kept
         self._sockets = sockets
-        self._keeper = keeper
+        self._slots = slots
         self._manager = manager
         self._predecessor = predecessor
         self._parted_by = math.inf  # when this proxy has to have ended
@@ -78,7 +78,7 @@ class Succession:
 
     @property
     def stopping(self) -> bool:
-        return self._keeper.stopping and not self.given_away
+        return self._slots.stopping and not self.given_away
 
     async def until_left(self) -> None:
         if self._predecessor is not None:
@@ -103,14 +103,14 @@ class Succession:
         )
 
     def earlier_news(self) -> Sequence[EarlierNews]:
-        return [each for piece in self._memory.pieces(trio.current_time()) for each in piece.news]
+        return [each for piece in self._catch_up.pieces(trio.current_time()) for each in piece.news]
 
     def goes_on(self) -> None:
         self._sockets.share_no_more()
         self._kept.take_back()
 
     def hurry(self) -> None:
-        self._keeper.stop()
+        self._slots.stop()
 
     async def settle(self) -> None:
         await self._kept.settle()
@@ -134,7 +134,7 @@ class Succession:
         self._management.give_away()
         self._kept.give_away()
         self._sockets.give_away()
-        self._keeper.leave()
+        self._slots.leave()
 
     def tell_manager(self, pid: int) -> bool:
         self._manager_told = self._manager_told or self._manager.replaced_by(pid)
@@ -188,7 +188,7 @@ class Succession:
 
     def stop_predecessor(self) -> None:
         """Have it hurry, since this proxy stops; a service manager would kill what is left of it."""
-        self._parted_by = trio.current_time() + self._keeper.parting_seconds
+        self._parted_by = trio.current_time() + self._slots.parting_seconds
         if self._predecessor is not None:
             self._predecessor.stop()
 
@@ -206,7 +206,7 @@ class Succession:
         self._management.about.note_earlier_events(events)
 
     def note_predecessor_news(self, news: EarlierNews) -> None:
-        self._memory.note(news.news, trio.current_time() - news.seconds_ago)
+        self._catch_up.note(news.news, trio.current_time() - news.seconds_ago)
         message = News(news.news) if not news.seconds_ago else Remembered((news,))
         for link in self._workers:
             link.post(message)

@@ -29,9 +29,9 @@ _FAULT = "it met a fault, which the log has"
 class RollingRestart:
     """One pass through all slots. Workers that have begun after it need no replacing."""
 
-    def __init__(self, workers: Workers, keeper: WorkerSlots, feed: ChangeFeed) -> None:
+    def __init__(self, workers: Workers, slots: WorkerSlots, feed: ChangeFeed) -> None:
         self._workers = workers
-        self._keeper = keeper
+        self._slots = slots
         self._feed = feed
         self._began = trio.current_time()
         self._replaced = 0
@@ -83,7 +83,7 @@ class RollingRestart:
     async def _replace(self, slot: WorkerSlot) -> str | None:
         """Replace the worker in that slot; return why that could not be done, ``None`` if it was."""
         replacement = slot.replace(self._began)
-        await slot.until(lambda: replacement.settled or self._keeper.stopping)
+        await slot.until(lambda: replacement.settled or self._slots.stopping)
         if not replacement.settled:
             return _STOPPING
         old = replacement.old
@@ -97,9 +97,9 @@ class RollingRestart:
 class RollingRestarts:
     """One restart at a time. ``feed`` is told of its progress."""
 
-    def __init__(self, workers: Workers, keeper: WorkerSlots, feed: ChangeFeed) -> None:
+    def __init__(self, workers: Workers, slots: WorkerSlots, feed: ChangeFeed) -> None:
         self._workers = workers
-        self._keeper = keeper
+        self._slots = slots
         self._feed = feed
         self._work = trio.Event()
         self.last: RollingRestart | None = None
@@ -113,12 +113,12 @@ class RollingRestarts:
         """
         if len(self._workers.slots) == 1:
             raise ConfigError(_ONE_PROCESS)
-        if self._keeper.stopping:
+        if self._slots.stopping:
             raise ConfigError(_STOPPING)
         if self.last is not None and not self.last.finished:
             emit(_log, "restart-goes-on", reason="one is under way already")
             return
-        self.last = RollingRestart(self._workers, self._keeper, self._feed)
+        self.last = RollingRestart(self._workers, self._slots, self._feed)
         self._work.set()
 
     async def run(self) -> None:
