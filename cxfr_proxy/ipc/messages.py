@@ -266,8 +266,8 @@ class NodeFailsLogins(Message, frozen=True):
 
 
 class NodeServes(Message, frozen=True):
-    """A client has logged in on the node for that domain: the worker's first one in about a second, or after one that
-    failed."""
+    """A client has logged in on the node for that domain: the first one in a while, of a second at most, or one that
+    comes after one that failed."""
 
     node: str
     domain: str

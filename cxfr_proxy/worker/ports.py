@@ -24,8 +24,10 @@ from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.worker.reporter import Reporter
 
 _TELL_SECONDS: Final = 1.0
-"""For so long a node's login for a domain is told of once, and not each. It is less than a check takes that is not
-answered, with the usual settings: one that works meanwhile shows that the node is alive."""
+"""For so long at most a node's login for a domain is told of once, and not each."""
+_TELL_TIMES: Final = 4
+"""Logins show that a node is alive that answers no check in time. So they are told of so often while a check waits, if
+there are so many."""
 
 
 class GrantedTokens:
@@ -92,7 +94,7 @@ class HealthReporter:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._told: set[tuple[str, str]] = set()  # nodes, each with a domain, of which it was told in this second
+        self._told: dict[tuple[str, str], float] = {}  # nodes, each with a domain, of which it was told, and till when
         self._forget_at = -math.inf
         self._failing: set[str] = set()  # nodes of which the last login that was told of failed
 
@@ -111,10 +113,10 @@ class HealthReporter:
     def login_worked(self, node: Node, domain: str) -> None:
         now = trio.current_time()
         if now >= self._forget_at:
-            self._told.clear()
+            self._told = {login: until for login, until in self._told.items() if now < until}
             self._forget_at = now + _TELL_SECONDS
         login = node.name, domain_key(domain)
-        if login not in self._told or node.name in self._failing:
-            self._told.add(login)
+        if now >= self._told.get(login, -math.inf) or node.name in self._failing:
+            self._told[login] = now + min(_TELL_SECONDS, node.spec.check_seconds / _TELL_TIMES)
             self._failing.discard(node.name)
             self._reporter.post(NodeServes(node.name, domain))

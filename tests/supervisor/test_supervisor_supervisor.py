@@ -350,7 +350,7 @@ async def test_the_workers_side_of_the_pace() -> None:
 async def test_a_worker_tells_of_logins_what_is_news(autojump_clock: MockClock) -> None:
     channel = FakeChannel()
     said, told = channel.posted, HealthReporter(Reporter(channel))
-    a, b = Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
+    a, b, hasty = Cluster(parse_nodes("a 10.0.0.1 inter=10s\nb 10.0.0.2\nc 10.0.0.3 check-timeout=1s", "nodes.txt"))
     for node in (a, b, a, a):
         told.login_worked(node, "example.org")
     assert said == [NodeServes("a", "example.org"), NodeServes("b", "example.org")]
@@ -365,6 +365,12 @@ async def test_a_worker_tells_of_logins_what_is_news(autojump_clock: MockClock) 
         await trio.sleep(0.125)
         told.login_worked(a, "example.org")
     assert said == [NodeServes("a", "example.org")] * 5, "a node is known to be alive, each second"
+    said.clear()
+    for _ in range(40):
+        await trio.sleep(0.125)
+        told.login_worked(hasty, "example.org")
+    assert said == [NodeServes("c", "example.org")] * 20, "four times while a check waits"
+    assert len(told._told) == 1, "what was told before is forgotten"
 
 
 async def test_logins_that_fail_are_counted_over_all_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
