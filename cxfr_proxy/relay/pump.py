@@ -292,13 +292,6 @@ class Pump:
             return stuck if due is None else min(due, stuck)
         return due if due is not None else math.inf
 
-    def _arm_timer(self, live: LiveSession) -> None:
-        """Have the timer call in time. One that was set for an earlier time is put off when it is the next one."""
-        due = self._due(live)
-        if due < live.timer_at:
-            live.timer_at = due
-            self._timers.set(due, live.id)
-
     def _timer_due(self, when: float, session_id: int) -> float | None:
         """Return when a timer is due, now that it is the next one; ``None``: not any more."""
         live = self._sessions.get(session_id)
@@ -311,7 +304,7 @@ class Pump:
         live = self._sessions[session_id]
         live.timer_at = math.inf
         self._expire(live)
-        self._arm_timer(live)
+        self._settle(live)
 
     def _expire(self, live: LiveSession) -> None:
         """Act on a timer that has run out: the session's, or that of a leg that takes no bytes."""
@@ -514,7 +507,10 @@ class Pump:
                 self._poller.connect(leg)
         if live.closing:
             self._close(live, at_once=False)
-        self._arm_timer(live)
+        due = self._due(live)
+        if due < live.timer_at:  # a timer that was set for an earlier time is put off when it is the next one
+            live.timer_at = due
+            self._timers.set(due, live.id)
 
     def received(self) -> list[int]:
         """Return how many bytes sessions have read so far, by side, without those of TLS and of WebSocket's frames."""

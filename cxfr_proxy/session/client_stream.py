@@ -86,8 +86,8 @@ def on_scanned(parts: Parts, ready: bytes) -> None:
 
 def _on_piece(parts: Parts, piece: Piece) -> None:
     match piece.event:
-        case WholeElement(name=name, stanzas=position):
-            _on_element(parts, name, piece, position)
+        case WholeElement() as element:  # Python 3.11 takes 150 ns longer to take its fields out by a pattern
+            _on_element(parts, element.name, piece, element.stanzas)
         case None:
             parts.pass_up(piece.data)
         case StreamStart():

@@ -78,8 +78,8 @@ def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
     if not node.wanted:
         return  # the stream is over, or was exchanged for another node's in the middle of this chunk
     match piece.event:
-        case WholeElement(name=name, stanzas=position):
-            _on_element(parts, name, piece, position)
+        case WholeElement() as element:  # Python 3.11 takes 150 ns longer to take its fields out by a pattern
+            _on_element(parts, element.name, piece, element.stanzas)
         case None:
             if not exchanging.drops_beginning(parts) and not standing_in.drops_beginning(parts):
                 parts.pass_stanza_down(piece.data)

@@ -20,7 +20,7 @@ from msgspec import Struct
 from cxfr_proxy.errors import ClientError, RemoteError
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.framing.framer import StreamEnd, StreamFault, StreamStart
+from cxfr_proxy.xmpp.framing.framer import StreamEnd, StreamFault, StreamStart, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
@@ -147,16 +147,16 @@ class ClientOpening:
         steps: list[Step] = []
         while (piece := self._next()) is not None:
             match piece.event:
+                case WholeElement():
+                    steps.append(self._on_element(piece))
+                case StreamStart():
+                    steps.append(self._on_header(piece.data))
                 case None:
                     continue
                 case StreamFault(condition=condition, text=text):
                     raise ClientError(condition, text)
                 case StreamEnd():  # even if TLS has to come first: a monitor, say, has seen all it wanted
                     steps.append(Closed(stanza.STREAM_END))
-                case StreamStart():
-                    steps.append(self._on_header(piece.data))
-                case _:
-                    steps.append(self._on_element(piece))
             if piece.last or not isinstance(steps[-1], Reply):
                 break
         return steps
