@@ -34,7 +34,12 @@ class Parser(argparse.ArgumentParser):
         self._optionals.title, self._positionals.title = "Options", "Arguments"
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (try: {self.prog} --help)")
+        raise ConfigError(f"{message.removeprefix('argument ')} (try: {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Say what was expected as everywhere else; argparse shows it as Python writes it (``<Role.VIEW: 'view'>``)."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"expected {' or '.join(action.choices)}, found '{value}'")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         print(message, end="", file=file)  # argparse's own hides that it can't be written
