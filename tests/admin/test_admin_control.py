@@ -25,6 +25,7 @@ from cxfr_proxy.admin.commands.table import execute
 from cxfr_proxy.admin.control import client, server
 from cxfr_proxy.admin.control.client import Interim, Result, call
 from cxfr_proxy.admin.control.server import ControlDoor, Handler, SendLine
+from cxfr_proxy.admin.control.socket_file import SocketUse, socket_file
 from cxfr_proxy.admin.rows import codec
 from cxfr_proxy.admin.rows.answers import Note
 from cxfr_proxy.errors import ConfigError, NoProxy
@@ -159,6 +160,23 @@ async def test_a_stale_socket_is_replaced(path: Path) -> None:
     assert path.exists()
     async with serving(path):
         assert len(await answers(path, "show", what="nodes")) == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "why"),
+    [
+        ("no-such-user", None, "no such user: 'no-such-user'"),
+        ("99999999999999", None, "no such user or group: 99999999999999"),
+        (None, "4294967295", "no such user or group: 4294967295"),
+    ],
+)
+def test_an_owner_that_cannot_be_is_told_and_nothing_is_left(
+    path: Path, user: str | None, group: str | None, why: str
+) -> None:
+    use = SocketUse("socket", "--listen-unix", makes_directory=True, user=user, group=group)
+    with pytest.raises(ConfigError, match=why), socket_file(path, use):
+        pass
+    assert not path.exists()
 
 
 async def test_a_file_in_its_place_is_left_alone(path: Path) -> None:

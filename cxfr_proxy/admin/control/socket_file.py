@@ -28,6 +28,10 @@ from cxfr_proxy.file_lock import FileLock, FileLocked
 _log = logging.getLogger(__name__)
 
 
+_LARGEST_ID: Final = 2**32 - 2
+"""Of users and groups on Linux; the one above means none (chown(2))."""
+
+
 @dataclass(frozen=True, slots=True)
 class SocketUse:
     """A use of a socket: ``what`` it is called, and the ``setting`` that names it.
@@ -54,7 +58,12 @@ class SocketUse:
 
 
 def _name_or_number(name: str) -> str | int:
-    return int(name) if name.isdecimal() else name
+    if not name.isdecimal():
+        return name
+    number = int(name)
+    if number > _LARGEST_ID:  # chown() would raise OverflowError, or take the next one for "leave it as it is"
+        raise LookupError(f"no such user or group: {name}")
+    return number
 
 
 CONTROL: Final = SocketUse("control socket", "--control", makes_directory=True)
