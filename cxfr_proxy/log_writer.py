@@ -66,8 +66,7 @@ class LineWriter:
         self._waiting_bytes = 0
         self._lost = 0
         self._torn = False  # the last line was cut off by a failure
-        self._idle = threading.Event()
-        self._idle.set()
+        self._idle = threading.Condition(self._lock)  # no Event: its lock may not be entered again
         self._hurry = threading.Event()  # somebody waits for what is in the queue
         self._thread: threading.Thread | None = None
 
@@ -89,12 +88,12 @@ class LineWriter:
         """Wait at most that long until all is written, or can't be. Return whether nothing is queued any more."""
         self._lines.put(_WAKE)
         self._hurry.set()
-        return self._thread is None or self._idle.wait(seconds)
+        with self._idle:
+            return self._thread is None or self._idle.wait_for(lambda: not self._waiting_bytes, seconds)
 
     def _queue(self, line: _Line) -> None:
-        if not self._waiting_bytes:
-            self._idle.clear()
-        self._waiting_bytes += len(line.data)
+        size = len(line.data)
+        self._waiting_bytes += size  # without a call in it, in the middle of which a finalizer may come here
         self._lines.put(line)
 
     def _queue_lost(self) -> None:
@@ -110,13 +109,14 @@ class LineWriter:
             lines = self._take(pause)
             written = self._put_out(lines)
             with self._lock:
-                self._waiting_bytes -= sum(len(line.data) for line in lines)
+                size = sum(len(line.data) for line in lines)
+                self._waiting_bytes -= size
                 if not written:
                     self._lost += sum(line.counts for line in lines)
                 elif self._lost and not self._waiting_bytes:
                     self._queue_lost()
                 if not self._waiting_bytes:
-                    self._idle.set()
+                    self._idle.notify_all()
                 retry = RETRY_SECONDS if self._lost else None
             due = self._tick()
             pause = min((each for each in (retry, due) if each is not None), default=None)

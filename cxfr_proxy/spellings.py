@@ -54,7 +54,7 @@ def domain_key(domain: str) -> str:
     return _domain_key(domain) if len(domain) <= _MAX_CHARACTERS else domain.lower().removesuffix(".")
 
 
-@functools.lru_cache(maxsize=1024)  # a login asks four times, and a site has few domains
+@functools.lru_cache(maxsize=128)  # a login asks four times, and a site has few domains; a key may take 50 KB
 def _domain_key(domain: str) -> str:
     key = domain.lower()
     if not key.isascii():
@@ -107,7 +107,6 @@ def dns_name(domain: str) -> str:
     return name
 
 
-@functools.lru_cache(maxsize=1024)
 def _label_key(label: str) -> str:
     if label.isascii() and not label.startswith("xn--"):
         return label

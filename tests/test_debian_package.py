@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from cxfr_proxy.relay import engine
 
 SCRIPTS: Final = Path(__file__).parents[1] / "packaging" / "deb"
 UPGRADE: Final = "cxfr-proxy upgrade --config /etc/cxfr-proxy/settings.toml"
@@ -43,6 +47,15 @@ class Machine:
         )
         calls = self._calls.read_text("utf-8").splitlines() if self._calls.exists() else []
         return calls, done.stderr
+
+
+@pytest.mark.skipif("native" not in engine.ENGINE.names, reason="the relay loop was not compiled here")
+def test_the_build_takes_a_program_that_was_compiled() -> None:
+    """Nothing but a build runs these lines."""
+    script = (SCRIPTS / "build").read_text("utf-8")
+    (lines,) = re.findall(r"<<'PYTHON'[^\n]*\n(.*?)^PYTHON$", script, re.DOTALL | re.MULTILINE)
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_first_installation_starts_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,6 +111,42 @@ def test_what_fails_is_counted_and_told_when_it_works_again(broken: Callable[[],
     finally:
         for each in (descriptor, reading, writing):
             os.close(each)
+
+
+def test_a_finalizer_may_write_in_the_middle_of_a_call() -> None:
+    """At each place in turn: nobody waits for themselves, and what waits is counted right."""
+    reading, writing = os.pipe()
+    try:
+        writer = LineWriter(writing, report_lost)
+        inner = 0
+
+        def write(place: int) -> None:
+            places = iter(range(place + 1))
+
+            def on_call(*_: object) -> None:
+                nonlocal inner
+                if next(places, -1) == place:
+                    writer.write("inner")
+                    inner += 1
+
+            sys.setprofile(on_call)
+            writer.write("outer")
+            sys.setprofile(None)
+
+        writer.write("the first starts the thread")
+        for place in range(20):
+            assert writer.flush(PATIENCE_SECONDS)
+            thread = threading.Thread(target=write, args=(place,), daemon=True)
+            thread.start()
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
+        writer.write("the end")
+        lines = read_lines(reading, b"the end\n")
+        assert lines.count("outer") == 20
+        assert lines.count("inner") == inner > 5
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_who_ticks_is_asked_again() -> None:

@@ -315,11 +315,11 @@ class Pump:
                     self._drop(leg)
                 else:
                     self.drive(live, partial(live.session.stalled, leg.side))
-        if live.closing:
-            self._close(live, at_once=False)
-            return
         due = live.session.due(backlogged=bool(live.legs[_CLIENT].unsent))
-        if due is not None and now >= due:
+        is_over = due is not None and now >= due
+        if live.closing:
+            self._close(live, at_once=is_over)  # else the timer would ring again at once
+        elif is_over:
             self.drive(live, live.session.tick)
 
     # --- serving a leg

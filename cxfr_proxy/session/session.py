@@ -285,7 +285,8 @@ class Session:
         parts = self._parts
         # Twice the stall timeout: the pump cuts a client that takes no byte at all after one; this one takes some.
         if backlogged and parts.closing is not None:
-            return parts.closing.since + 2 * parts.policy.timeouts.write_stall_timeout
+            latest = parts.closing.since + 2 * parts.policy.timeouts.write_stall_timeout
+            return latest if parts.deadline is None else max(latest, parts.deadline)  # before it tick() does nothing
         return parts.deadline if parts.stand_in is None and parts.replay is None else self.deadline
 
     def caught_up(self, side: Side, now: float) -> None:

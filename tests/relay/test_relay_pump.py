@@ -227,6 +227,34 @@ async def test_a_slow_client_over_tls_is_not_a_stalled_one(
         assert session.called == []
 
 
+class Closed(Passing):
+    """A session that is over, as :meth:`Session.due` has it."""
+
+    def due(self, *, backlogged: bool) -> float | None:
+        return 2 * STALL_SECONDS if backlogged else None
+
+
+async def test_what_is_left_of_a_session_goes_out_to_a_slow_reader_but_not_for_ever(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as it:
+        with plain_pair() as pair:
+            session = Closed(on_transfer=[Send(Side.CLIENT, DATA), Close()])
+            live = it.session(session, *pair.inner, buffer_bytes=4096)
+            live.transfer(ORDER)
+            for _ in range(2):
+                mock_clock.jump(STALL_SECONDS - 5)
+                since = live.legs[Side.CLIENT].stuck_since
+                while live.legs[Side.CLIENT].stuck_since == since:
+                    await read(pair.client, 1)
+                    await settled()
+            assert it.running
+            mock_clock.jump(STALL_SECONDS - 5)
+            for _ in range(100):  # settled() would wait for ever for a timer that rings again and again
+                await trio.lowlevel.checkpoint()
+            assert not it.running
+
+
 async def test_a_closing_session_is_closed_although_nobody_reads(mock_clock: trio.testing.MockClock) -> None:
     with no_leak():
         async with world() as it:

@@ -517,6 +517,8 @@ def test_a_slow_reader_is_waited_for_while_its_stream_is_closed() -> None:
     assert late > begun + 30, "but not for ever"
     session.caught_up(Side.CLIENT, begun + 20)
     assert session.deadline == begun + 20 + 5, "what the client is given begins when it has read"
+    session.caught_up(Side.CLIENT, late - 1)
+    assert session.due(backlogged=True) == session.deadline == late - 1 + 5, "not before there is something to do"
 
 
 def test_deadlines_are_not_moved_while_nothing_is_being_closed() -> None:
