@@ -42,10 +42,11 @@ class ConfigError(CxfrProxyError):
 
 
 class FileFaults(ConfigError):
-    """Several faults: of a file, in file order, or of several files. ``str()`` has one a line."""
+    """Several faults: of a file, in file order, or of several files; each once, although a file that is named for two
+    purposes is read twice. ``str()`` has one a line."""
 
     def __init__(self, errors: Iterable[ConfigError]) -> None:
-        self._errors = tuple(errors)
+        self._errors = tuple({str(each): each for each in errors}.values())
         first = self._errors[0]
         super().__init__(first.message, file=first.file, line=first.line, column=first.column)
 

@@ -277,6 +277,17 @@ def test_check_opens_what_a_proxy_would(tmp_path: Path, capsys: pytest.CaptureFi
     assert faults_in(capsys) == [f"{nodes}: 1 node, no faults", "1 certificate, no faults"]
 
 
+def test_check_names_each_domain_without_a_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, files = tmp_path / "nodes.txt", make_certificate(tmp_path, "localhost")
+    nodes.write_text("node1 host\n")
+    given = ["--certificate", str(files.certificate), "--key", str(files.key), "--backends", str(nodes)]
+    assert main([*given, "--domain", "a.example", "--domain", "b.example", "check"]) == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[-2:]] == [
+        "no certificate is for a.example",
+        "no certificate is for b.example",
+    ]
+
+
 def test_check_says_what_the_certificate_for_nodes_can_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = tmp_path / "nodes.txt"
     nodes.write_text("node1 host resume=shared migrate=external tls=direct\n")

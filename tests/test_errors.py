@@ -25,6 +25,18 @@ def test_all_faults_are_collected_and_raised_at_once() -> None:
     assert (caught.value.file, caught.value.line) == ("a.txt", 1), "the place of the first one"
 
 
+def test_each_fault_is_named_once() -> None:
+    """A certificate for clients and for HTTPS, say."""
+    faults = FaultList()
+    for name in ("a.pem", "b.pem", "a.pem"):
+        with faults:
+            raise ConfigError("it can't be read", file=name)
+    with pytest.raises(ConfigError) as caught:
+        faults.check()
+    assert str(caught.value) == "a.pem: it can't be read\nb.pem: it can't be read"
+    assert len(caught.value.errors) == 2
+
+
 def test_without_a_fault_nothing_is_raised() -> None:
     faults = FaultList()
     with faults:

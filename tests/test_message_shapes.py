@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (39, "9d3f4b82b21e7b11")
+KNOWN: Final = (40, "3f148000f09573ec")
 """The version, and the digest of the shapes that its messages have."""
 
 

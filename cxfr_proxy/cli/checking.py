@@ -49,7 +49,7 @@ def _missing(config: Config) -> Iterator[ConfigError]:
     try:
         config.check_serving()
     except ConfigError as exc:
-        yield exc
+        yield from exc.errors
 
 
 def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
@@ -100,7 +100,7 @@ def _read_certificates(config: Config) -> int:
     for name in certificates.unusable:
         print(clean(f"{name}: no client here is helped by that name"))
     if certificates.problems:
-        raise ConfigError("\n".join(certificates.problems))
+        raise FileFaults(map(ConfigError, certificates.problems))
     return len(certificates.files)
 
 
@@ -120,7 +120,7 @@ def _read_http_certificate(config: Config) -> bool:
 
     certificate = HttpCertificate(config)
     if certificate.problems:
-        raise ConfigError("\n".join(certificate.problems))
+        raise FileFaults(map(ConfigError, certificate.problems))
     for file in certificate.expiries:
         print(clean(f"{file}: a certificate for HTTPS, no faults"))
     return True

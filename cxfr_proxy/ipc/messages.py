@@ -23,7 +23,7 @@ from cxfr_proxy.transfers.move_window import WindowState
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 39
+VERSION: Final = 40
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -180,12 +180,14 @@ class Hello(Message, frozen=True):
 
 class Want(Message, frozen=True):
     """How many sessions wait to be moved, those without a node first, and how many tokens were used or put back so
-    far. ``misplaced``: those that are merely elsewhere than they belong."""
+    far. ``misplaced``: those that are merely elsewhere than they belong. ``hurried``: those of the ``leaving`` whose
+    node is down, or whose drain is late."""
 
     lost: int
     leaving: int
     used: int
     misplaced: int = 0
+    hurried: int = 0
 
 
 class PutBack(Message, frozen=True):

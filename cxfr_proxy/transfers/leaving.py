@@ -54,8 +54,8 @@ class Leaving:
 
     def in_a_hurry(self, node: str) -> bool:
         """Return whether sessions of that node have to leave as fast as they can, even if clients are held for longer:
-        it is down, or a drain is late, perhaps another node's, whose sessions wait behind these."""
-        return node in self.down or any(drain.late for drain in self.drains.values())
+        it is down, or its drain is late."""
+        return node in self.down or self.is_late(node)
 
     def is_late(self, node: str) -> bool:
         """Return whether that node's drain is late."""

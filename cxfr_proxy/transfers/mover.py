@@ -91,8 +91,10 @@ class Mover:
 
     def enqueue_leaving(self, session_id: int) -> None:
         """Queue a session whose node is being emptied, or that leaves with all others."""
-        # The trigger does not matter: :meth:`.leaving.Leaving.order_for` finds it when the session's turn has come.
-        self._enqueue(Waiting(session_id, Urgency.LEAVING, Trigger.DRAIN))
+        relayed = self._registry.get(session_id)
+        if relayed is not None:
+            # The trigger does not matter: :meth:`.leaving.Leaving.order_for` finds it when the session's turn has come.
+            self._enqueue(Waiting(session_id, self._urgency_on(relayed.session.node), Trigger.DRAIN))
 
     def look_at(self, relayed: Relayed) -> None:
         """Queue a session that has just begun, if it is not on its user's own node. In a roll it stays."""
@@ -127,7 +129,10 @@ class Mover:
         """Carry out that node's drain, which is at that stage; ``late``: it may not be over at its deadline."""
         known = self._leaving.drains.get(node)
         entered = stage is not (known.stage if known is not None else Stage.ALL)
+        was_late = self._leaving.is_late(node)
         self._leaving.follow(node, stage, late=late)
+        if was_late and not late:
+            self._hurry_no_more(node)
         self._logins.changed()  # there may be room for those that are in a hurry now
         if entered and stage is Stage.REST:
             self._close_the_rest(node)
@@ -139,6 +144,7 @@ class Mover:
         """Leave the sessions where they are that have not gone yet. Clients that were asked already are told nothing
         more."""
         if self._leaving.drains.pop(node, None) is not None:
+            self._hurry_no_more(node)
             self._recall(node)
 
     def set_on_node_down(self, on_node_down: OnNodeDown) -> None:
@@ -290,10 +296,6 @@ class Mover:
                 return _give(relayed, self._orders.away(relayed, waiting.trigger, now))
             case Urgency.DOWN:
                 return _give(relayed, self._leaving.order_from_down(relayed, now))
-            # Others are in a hurry now, or will be.
-            case Urgency.LATE | Urgency.LATE_PACED if not self._leaving.is_late(relayed.session.node):
-                self._queues.put(replace(waiting, urgency=Urgency.LEAVING))
-                return False
             # It has fallen asleep since it was queued: it goes behind those that are in use.
             case Urgency.LEAVING | Urgency.PACED if relayed.session.inactive:
                 self._queues.put(replace(waiting, urgency=Urgency.ASLEEP))
@@ -351,6 +353,7 @@ class Mover:
         self._pace.queued(
             lost=self._queues.length(Urgency.LOST),
             leaving=self._queues.leaving,
+            hurried=self._queues.hurried,
             misplaced=self._queues.misplaced,
         )
 
@@ -378,8 +381,17 @@ class Mover:
     def _queue_the_leaving(self, node: str, stage: Stage) -> None:
         """Queue all sessions that are still there; their turn shows which of them are moved."""
         if stage.moves:
-            urgency = Urgency.LATE if self._leaving.is_late(node) else Urgency.LEAVING
-            self._enqueue_all_leaving(self._registry.snapshot(trio.current_time(), node), urgency)
+            self._enqueue_all_leaving(self._registry.snapshot(trio.current_time(), node), self._urgency_on(node))
+
+    def _urgency_on(self, node: str) -> Urgency:
+        """Return how urgently sessions leave that node, which is being emptied."""
+        return Urgency.LATE if self._leaving.is_late(node) else Urgency.LEAVING
+
+    def _hurry_no_more(self, node: str) -> None:
+        """Take the sessions of that node out of the queues of late drains."""
+        for relayed in self._registry.on_node(node):
+            self._queues.take_out_late(relayed.id)
+        self.queued()  # others may go before them now, in other processes as well
 
     def _leave_down(self, node: str) -> None:
         """Queue the sessions of a node that checks are sure is down, before those that only drain."""

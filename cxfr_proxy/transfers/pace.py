@@ -26,9 +26,9 @@ class Pace(Protocol):
     def rest(self) -> None:
         """Give back the tokens at hand: no session is to be moved now."""
 
-    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
-        """Note how many sessions wait to be moved: without a node, on one that is being emptied, and on one that is
-        merely not theirs.
+    def queued(self, *, lost: int, leaving: int, hurried: int, misplaced: int) -> None:
+        """Note how many sessions wait to be moved: without a node, on one that is being emptied (``hurried`` of them
+        can't wait for the others), and on one that is merely not theirs.
 
         Called whenever there are more.
         """

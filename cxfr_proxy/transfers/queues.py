@@ -5,7 +5,8 @@ that have to leave, those of a late drain go first, since what is left of them a
 which there was no room let the others go first; and those with inactive clients come last, whenever they became
 inactive. Sessions that are merely not where they belong go behind all of them.
 
-A session stands in a queue once, however often it is put there. Only its turn shows whether it is still to be moved. A
+A session stands in a queue once, however often it is put there; one that has to leave a node that is being emptied
+stands in the most urgent one of those, and so counts once. Only its turn shows whether it is still to be moved. A
 session whose turn has come too early is set aside, and counts as waiting.
 """
 
@@ -49,14 +50,9 @@ WITHOUT_ROOM: Final[Mapping[Urgency, Urgency]] = MappingProxyType(
 )
 """Where sessions wait that the proxy would take to another node, if there is no room for that: those behind them may
 need none."""
-_HAVE_TO_GO: Final = (
-    Urgency.DOWN,
-    Urgency.LATE,
-    Urgency.LATE_PACED,
-    Urgency.LEAVING,
-    Urgency.PACED,
-    Urgency.ASLEEP,
-)
+_HURRIED: Final = (Urgency.DOWN, Urgency.LATE, Urgency.LATE_PACED)
+_DRAINED: Final = (Urgency.LATE, Urgency.LATE_PACED, Urgency.LEAVING, Urgency.PACED, Urgency.ASLEEP)
+_HAVE_TO_GO: Final = (Urgency.DOWN, *_DRAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +106,41 @@ class Queues:
         return sum(map(self.length, _HAVE_TO_GO))
 
     @property
+    def hurried(self) -> int:
+        """How many of these can't wait for the others."""
+        return sum(map(self.length, _HURRIED))
+
+    @property
     def misplaced(self) -> int:
         """How many could as well stay."""
         return self.length(Urgency.WRONG) + self.length(Urgency.REBALANCED)
 
     def put(self, waiting: Waiting) -> bool:
-        """Put a session behind the others of its urgency. Return false, and do nothing, if it stands there already,
-        waits for room, or was set aside."""
-        queue = self._queues[waiting.urgency]
-        without_room = WITHOUT_ROOM.get(waiting.urgency)
-        if without_room is not None and waiting.session_id in self._queues[without_room]:
+        """Put a session behind the others of its urgency. Return false, and do nothing, if it stands there already, or
+        has to leave at least as urgently, waits for room, or was set aside."""
+        number, urgency = waiting.session_id, waiting.urgency
+        others = _DRAINED if urgency in _DRAINED else (urgency,)
+        last = WITHOUT_ROOM.get(urgency, urgency)
+        if any(number in self._queues[other] for other in others if other <= last):
             return False
-        _, aside = self._aside.get(waiting.session_id, (0.0, None))
-        if waiting.session_id in queue or (aside is not None and aside.urgency <= waiting.urgency):
+        _, aside = self._aside.get(number, (0.0, None))
+        if aside is not None and aside.urgency <= urgency:
             return False
-        self._aside.pop(waiting.session_id, None)
-        queue[waiting.session_id] = waiting
+        self._aside.pop(number, None)
+        for other in others:
+            self._queues[other].pop(number, None)
+        self._queues[urgency][number] = waiting
         return True
 
     def take(self) -> Waiting | None:
         """Take the first session out; ``None``: none waits any more."""
         queue = next(filter(None, self._queues), None)
         return queue.popitem(last=False)[1] if queue is not None else None
+
+    def take_out_late(self, session_id: int) -> None:
+        """Take a session out of the queues of late drains."""
+        for urgency in (Urgency.LATE, Urgency.LATE_PACED):
+            self._queues[urgency].pop(session_id, None)
 
     def clear(self, urgency: Urgency) -> None:
         """Forget all with that urgency, those that were set aside included."""

@@ -37,7 +37,7 @@ class GrantedTokens:
         self._reporter = reporter
         self._tokens = 0
         self._used = 0  # or put back
-        self._lost = self._leaving = self._misplaced = 0
+        self._lost = self._leaving = self._hurried = self._misplaced = 0
         self._resting = True
         self._granted = trio.Event()
 
@@ -62,13 +62,14 @@ class GrantedTokens:
             self._lost -= 1
         elif self._leaving:
             self._leaving -= 1
+            self._hurried = max(0, self._hurried - 1)
         elif self._misplaced:
             self._misplaced -= 1
         self._report_soon()
 
     def rest(self) -> None:
         self._resting = True
-        self._lost = self._leaving = self._misplaced = 0
+        self._lost = self._leaving = self._hurried = self._misplaced = 0
         self._reporter.changed()  # why a drain waits is known now
         if self._tokens:
             self._reporter.post(PutBack(self._tokens))
@@ -76,8 +77,8 @@ class GrantedTokens:
             self._tokens = 0
         self._report()
 
-    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
-        self._lost, self._leaving, self._misplaced = lost, leaving, misplaced
+    def queued(self, *, lost: int, leaving: int, hurried: int, misplaced: int) -> None:
+        self._lost, self._leaving, self._hurried, self._misplaced = lost, leaving, hurried, misplaced
         self._resting = False
         self._report_soon()
 
@@ -86,7 +87,7 @@ class GrantedTokens:
         trio.lowlevel.current_trio_token().run_sync_soon(self._report, idempotent=True)
 
     def _report(self) -> None:
-        self._reporter.post(Want(self._lost, self._leaving, self._used, self._misplaced))
+        self._reporter.post(Want(self._lost, self._leaving, self._used, self._misplaced, self._hurried))
 
 
 class HealthReporter:

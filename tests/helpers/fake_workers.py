@@ -173,7 +173,8 @@ class FakeWorker:
         want = self._want
         lost, leaving = min(want.lost, tokens), min(want.leaving, max(0, tokens - want.lost))
         misplaced = max(0, want.misplaced - (tokens - lost - leaving))
-        self.post(Want(want.lost - lost, want.leaving - leaving, want.used + tokens, misplaced))
+        hurried = max(0, want.hurried - leaving)
+        self.post(Want(want.lost - lost, want.leaving - leaving, want.used + tokens, misplaced, hurried))
 
     def _reply(self, question: WorkerQuestion[WorkerReply]) -> WorkerReply | None:
         match question:

@@ -285,6 +285,19 @@ async def test_who_has_no_node_goes_first(tmp_path: Path, autojump_clock: MockCl
         assert len(it.workers[2].of(Grant)) in (18, 19, 20)
 
 
+async def test_who_is_in_a_hurry_goes_before_many_who_are_not(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The sessions of a late drain, of which this worker has few."""
+    async with house(tmp_path) as it:
+        it.workers[1].post(Want(0, 1000, 0))
+        await trio.sleep(1)
+        it.workers[2].post(Want(0, 20, 0, hurried=20))
+        await wait_all_tasks_blocked()
+        before = len(it.workers[1].of(Grant))
+        await trio.sleep(1.9)
+        assert len(it.workers[1].of(Grant)) == before
+        assert len(it.workers[2].of(Grant)) in (18, 19, 20)
+
+
 class Unheard:
     def on_message(self, link: Link, message: Message) -> None:
         pass
@@ -331,16 +344,16 @@ async def test_tokens_that_are_not_used_do_not_pile_up(autojump_clock: MockClock
 async def test_the_workers_side_of_the_pace() -> None:
     channel = FakeChannel()
     said, pace = channel.posted, GrantedTokens(Reporter(channel))
-    pace.queued(lost=0, leaving=1, misplaced=0)
-    pace.queued(lost=1, leaving=2, misplaced=0)
+    pace.queued(lost=0, leaving=1, hurried=0, misplaced=0)
+    pace.queued(lost=1, leaving=2, hurried=1, misplaced=0)
     await wait_all_tasks_blocked()
-    assert said == [Want(1, 2, 0)], "many in one word"
+    assert said == [Want(1, 2, 0, hurried=1)], "many in one word"
     pace.grant(3)
     await pace.wait()
     pace.spend()
     await pace.wait()
     await wait_all_tasks_blocked()
-    assert said[1:] == [Want(0, 2, 1)], "that one is used, for the most urgent session"
+    assert said[1:] == [Want(0, 2, 1, hurried=1)], "that one is used, for the most urgent session"
     pace.rest()
     assert said[2:] == [PutBack(2), Want(0, 0, 3)]
     pace.grant(1)  # it was under way

@@ -39,7 +39,7 @@ class Tokens(OwnPace):
     def rest(self) -> None:
         pass
 
-    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
+    def queued(self, *, lost: int, leaving: int, hurried: int, misplaced: int) -> None:
         pass
 
 

@@ -191,10 +191,23 @@ async def test_a_drain_that_is_late_does_not_wait_for_another_one(autojump_clock
         await trio.sleep(29)
         assert len(house.orders) == 1
         await trio.sleep(2)
-        assert len(house.orders) == AT_ONCE
+        assert len(house.orders) == 1 + 5, "no more of the other one: their clients would be held for longer"
         await all_arrive(house, sessions)
         assert len(house.orders) == 25
         assert not any(order.hurried for _, _, order in house.orders)
+
+
+async def test_a_late_drain_whose_clients_were_all_told_hurries_nobody(autojump_clock: MockClock) -> None:
+    async with working(House(f"{NODES}\nd 10.0.0.4", migrates=True)) as house:
+        populated(house, 20)
+        told = house.populate("d", 5, stays=True)
+        house.empty("d", rate=1000.0, deadline=60.0)
+        house.empty("a")
+        await trio.sleep(32)
+        assert house.drain("d").late
+        assert len({*house.moved}) == len(told) + 1
+        house.drains.abort("a")
+        house.drains.abort("d")
 
 
 async def test_those_of_a_late_drain_go_before_those_of_another_one(autojump_clock: MockClock) -> None:
@@ -212,6 +225,54 @@ async def test_those_of_a_late_drain_go_before_those_of_another_one(autojump_clo
         assert not any(order.hurried for _, _, order in house.orders), "nobody was closed"
         house.drains.abort("a")
         house.drains.abort("b")
+
+
+async def test_each_session_of_a_late_drain_is_counted_once(autojump_clock: MockClock) -> None:
+    async with working(House("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3")) as house:
+        house.populate("a", 1000)
+        house.populate("b", 200)
+        house.empty("a")
+        house.empty("b", deadline=40.0)
+        await trio.sleep(22)
+        assert house.drain("b").late
+        assert house.to_move == sum(1 for _ in house.registry)
+        house.drains.abort("a")
+        house.drains.abort("b")
+
+
+async def test_who_has_just_logged_in_to_a_late_drain_s_node_goes_first_as_well(autojump_clock: MockClock) -> None:
+    async with working(House("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3")) as house:
+        house.populate("a", 1000)
+        house.populate("b", 160)
+        house.empty("a")
+        house.empty("b", deadline=40.0)
+        await trio.sleep(22)
+        assert house.drain("b").late
+        (new,) = house.populate("b", 1)
+        house.mover.enqueue_leaving(new.id)
+        await trio.sleep(16)
+        assert new.id in house.moved
+        house.drains.abort("a")
+        house.drains.abort("b")
+
+
+async def test_those_that_are_late_no_more_let_others_go_who_need_no_room(autojump_clock: MockClock) -> None:
+    async with working(House(f"{NODES}\nd 10.0.0.4", migrates=True)) as house:
+        sessions = populated(house, 100)
+        house.empty("a", rate=1000.0, deadline=60.0)
+        await trio.sleep(31)
+        assert house.drain("a").late
+        for session in [*sessions.values()][8:95]:
+            house.registry.remove(session)
+        await trio.sleep(1)
+        assert not house.drain("a").late
+        assert house.mover._queues.hurried == 0
+        told = house.populate("d", 3)
+        house.empty("d")
+        await trio.sleep(1)
+        assert {session.id for session in told} <= {*house.moved}
+        assert len({*house.moved}) == AT_ONCE + len(told)
+        house.drains.abort("a")
 
 
 async def test_those_of_a_late_drain_let_others_go_who_need_no_room(autojump_clock: MockClock) -> None:

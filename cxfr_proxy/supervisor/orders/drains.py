@@ -80,7 +80,7 @@ class DrainKeeper:
 
     @property
     def to_move(self) -> int:
-        return sum(link.wanted[2] for link in self._workers)
+        return sum(link.wanted[-1] for link in self._workers)
 
     def drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None

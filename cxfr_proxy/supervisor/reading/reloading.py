@@ -299,6 +299,6 @@ class Reloading:
 
 def _raise(errors: Iterable[str]) -> None:
     """Raise what workers have answered, each fault once: most are found by all of them."""
-    faults = [ConfigError(line) for line in dict.fromkeys(line for error in errors for line in error.splitlines())]
+    faults = [ConfigError(line) for error in errors for line in error.splitlines()]
     if faults:
         raise FileFaults(faults)

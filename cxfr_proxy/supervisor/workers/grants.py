@@ -14,8 +14,9 @@ from cxfr_proxy.transfers.pace import OwnPace
 class Grants:
     """The proxy's one token bucket, and which worker gets the next token.
 
-    Workers with sessions whose node is gone come first, then those with sessions that have to leave, then the others;
-    among these the one with the most to move, so that all finish at the same time.
+    Workers with sessions whose node is gone come first, then those with sessions whose node is down or whose drain is
+    late, then those with others that have to leave, then the rest; among these the one with the most to move, so that
+    all finish at the same time.
 
     A worker that can't use its tokens, since its logins take long, gets no more than the bucket holds: others can, and
     all that it kept would be used at once.
@@ -48,7 +49,7 @@ class Grants:
                 link.post(Grant(1))
 
     def next(self) -> Link | None:
-        # Tuples compare in order: sessions without a node first, then those that have to leave, then all.
+        # Tuples compare in order: sessions without a node first, those in a hurry, those that have to leave, then all.
         using = (link for link in self._links if link.tokens_kept < self._pace.burst)
         link = max(using, key=lambda link: link.wanted, default=None)
         return link if link is not None and any(link.wanted) else None

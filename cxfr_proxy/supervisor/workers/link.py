@@ -366,10 +366,11 @@ class Link:
         return self.granted - self.want.used
 
     @property
-    def wanted(self) -> tuple[int, int, int]:
-        """Return the tokens that it still needs: for sessions whose node is gone, for those that have to go as well,
-        and for all."""
+    def wanted(self) -> tuple[int, int, int, int]:
+        """Return the tokens that it still needs: for sessions whose node is gone, for those in a hurry as well, for
+        those that have to go as well, and for all."""
         want, under_way = self.want, self.tokens_kept
-        needs = (want.lost, want.lost + want.leaving, want.lost + want.leaving + want.misplaced)
-        lost, going, all_of_them = (max(0, need - under_way) for need in needs)
-        return lost, going, all_of_them
+        have_to_go = want.lost + want.leaving
+        needs = (want.lost, want.lost + want.hurried, have_to_go, have_to_go + want.misplaced)
+        lost, hurried, going, all_of_them = (max(0, need - under_way) for need in needs)
+        return lost, hurried, going, all_of_them
