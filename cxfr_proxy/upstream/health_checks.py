@@ -4,7 +4,7 @@ The consequences for a node's health are a table in :mod:`cxfr_proxy.cluster.hea
 every ``inter`` seconds, or ``fast-inter`` while there is doubt, and at once after sessions have met something. Each
 node has a task of its own, so its checks never overlap and a silent node holds up no other. The time between two checks
 varies by chance, and so does the first one's: many nodes, and many proxies that were started together, are not looked
-at in step. A check that takes longer than that is followed by the next one at once.
+at in step. The time counts from the beginning of a check; if the check takes longer, the next one begins at once.
 
 A check connects as a session would be connected: with the PROXY header, and with TLS. The streams it opens are for the
 domains that the node serves; those that it was not asked for yet all at once, and then one per check, in turn. A domain
@@ -310,7 +310,7 @@ class HealthChecks:
         return seen
 
     def _keep_features(self, node: Node, domain: str, features: bytes | None) -> None:
-        """Return the features for the domains it is asked for, one each. Features that are too long count as none."""
+        """Keep the features by domain, for the domains it is asked for. Features that are too long count as none."""
         if features is None:
             return
         asked = {domain_key(each) for each in node.spec.domain or self._domains}

@@ -1,4 +1,4 @@
-"""Keep the drains that workers carry out, and their sum over all workers."""
+"""Begin and end drains, which :mod:`cxfr_proxy.transfers.drains` keeps, and have workers hear of them."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class NodeStates:
         )
 
     def text(self, name: str, domain: str) -> str:
-        """Return the features of that hash."""
+        """Return that node's features for that domain."""
         return self._cluster.get(name).features[domain].decode()
 
 
