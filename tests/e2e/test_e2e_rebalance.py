@@ -190,10 +190,13 @@ async def test_rebalancing_by_command(tmp_path: Path) -> None:
                 (await proxy.say("rebalance", "--wait", "--max-share", "5%", "--json")).output.splitlines()[-1]
             )
             allowed = sum(min(int(there[n] * 0.05), Counter(wrong.values())[n]) for n in there)
-            assert (few["total"], few["moved"], few["left"]) == (allowed, allowed, 0)
+            # Below that, where the worker whose turn it is has none of those who are to move: the kernel spreads them.
+            first = few["total"]
+            assert first <= allowed
+            assert (few["moved"], few["left"]) == (first, 0)
             began = trio.current_time()
             done = await proxy.say("rebalance", "--wait", "--rate", "4", "--json")
-            rest = len(wrong) - allowed
+            rest = len(wrong) - first
             last = json.loads(done.output.splitlines()[-1])
             assert (done.code, last["total"], last["moved"], last["left"]) == (0, rest, rest, 0)
             assert trio.current_time() - began >= (rest - 2) / 4
@@ -207,7 +210,7 @@ async def test_rebalancing_by_command(tmp_path: Path) -> None:
             transfers = await proxy.event("transfer", len(wrong))
             assert {row["jid"].partition("@")[0] for row in transfers} == wrong.keys()
             assert {(row["trigger"], row["target"]) for row in transfers} == {("rebalance", "d")}
-            assert [row["sessions"] for row in await proxy.event("rebalance-begins", 2)] == [allowed, rest]
+            assert [row["sessions"] for row in await proxy.event("rebalance-begins", 2)] == [first, rest]
             done = await proxy.say("rebalance", "--wait")
             assert (done.code, done.output) == (0, done.output.replace("\r", ""))
             assert done.output.endswith("all users are where they belong\n")

@@ -10,6 +10,7 @@ in front of each node: what is missing at the end can be looked for there (:meth
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
 from collections import Counter
@@ -57,6 +58,8 @@ AHEAD_SECONDS: Final = 0.7
 """Traffic before the trigger, and after all have moved."""
 PATIENCE_SECONDS: Final = 120.0
 """For what takes a second on an idle machine."""
+SILENT_SECONDS: Final = 20.0
+"""Nothing more comes after so long without anything."""
 LINGER_SECONDS: Final = 0.3
 """After everything has settled: a second copy would come now."""
 
@@ -209,11 +212,21 @@ class Run:
         for each in self.movers:
             each.quiet()
         self.ledger.quiet()
-        # What is missing then shows in the books. Where a node has been killed, something may well be.
-        with trio.move_on_after(PATIENCE_SECONDS / (8 if self.trigger is Trigger.KILL else 1)):
-            while not (self.ledger.settled and all(each.account.settled for each in self.movers)):  # noqa: ASYNC110
-                await trio.sleep(0.02)
+        await self._settled()
         await trio.sleep(LINGER_SECONDS)
+
+    async def _settled(self) -> None:
+        """Wait until nothing is on its way, or nothing has come for so long that it is lost: then the books show it. A
+        cluster may lose what is on its way within it, and a killed node more."""
+        seen, due = -1, math.inf
+        while not (self.ledger.settled and all(each.account.settled for each in self.movers)):
+            accounts = [each.account for each in self.movers] + [each.account for each in self.ledger.contacts.values()]
+            came = sum(len(each.arrived) + each.resent for each in accounts)
+            if came != seen:
+                seen, due = came, trio.current_time() + SILENT_SECONDS
+            if trio.current_time() >= due:
+                return
+            await trio.sleep(0.02)
 
     async def _pull(self, proxy: ProxyProcess) -> None:
         match self.trigger:
