@@ -172,21 +172,25 @@ class PlainTransport(socket.socket):
         return transport
 
     @classmethod
-    def adopt(cls, sock: socket.socket | SocketType, keepalive_timeout: float = 0.0) -> PlainTransport:
-        """Take a connected socket over from ``sock``, which is empty afterwards.
+    def adopt(cls, sock: socket.socket, keepalive_timeout: float = 0.0) -> PlainTransport:
+        """Make a connected socket a transport, and return it: it is the same object.
 
-        ``keepalive_timeout``: the seconds of :func:`tune`; 0 leaves that to the system. Raises ``OSError``, and
-        then ``sock`` is still the caller's.
+        ``keepalive_timeout``: the seconds of :func:`tune`; 0 leaves that to the system. Raises ``OSError``; the socket
+        is closed then.
         """
-        # A listening socket that is tuned hands its options on, so there is nothing left to do, as a rule.
-        family = sock.family
-        if family != socket.AF_UNIX and not _is_tuned(sock, keepalive_timeout):
-            tune(sock, keepalive_timeout)
-        # All four, or the kernel would be asked for three of them.
-        transport = cls(family, socket.SOCK_STREAM, sock.proto, sock.fileno())
-        sock.detach()  # only now: nobody would close the descriptor if the line above raised
-        transport.setblocking(False)
-        return transport
+        # A second object for the descriptor would ask the kernel for what the first one knows, and take twice the time
+        # of accept() itself. The classes differ in the names of methods alone, so Python allows this.
+        sock.__class__ = cls
+        assert isinstance(sock, cls)
+        try:
+            sock.setblocking(False)
+            # A listening socket that is tuned hands its options on, so there is nothing left to do, as a rule.
+            if sock.family != socket.AF_UNIX and not _is_tuned(sock, keepalive_timeout):
+                tune(sock, keepalive_timeout)
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     def peek_now(self, most: int) -> bytes:
         """Read as :meth:`read_now` does, but leave the bytes unread."""
@@ -315,11 +319,12 @@ def tune(sock: socket.socket | SocketType, keepalive_timeout: float) -> None:
             sock.setsockopt(*option, value)
 
 
-def _is_tuned(sock: socket.socket | SocketType, keepalive_timeout: float) -> bool:
-    """Return whether the socket has these options, by the two that differ from the system's."""
-    no_delay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+def _is_tuned(sock: socket.socket, keepalive_timeout: float) -> bool:
+    """Return whether :func:`tune` has set these options, by the one that it sets last."""
     milliseconds = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    return bool(no_delay) and milliseconds == _milliseconds(keepalive_timeout)
+    if milliseconds != _milliseconds(keepalive_timeout):
+        return False
+    return milliseconds > 0 or bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
 
 @functools.lru_cache(maxsize=8)
@@ -329,7 +334,7 @@ def _options(seconds: float) -> tuple[tuple[tuple[int, int], int], ...]:
 
     An idle connection is probed after three fifths of the time, and then every tenth: four probes may get lost. Data
     that was sent and is not acknowledged waits no longer than that either (``TCP_USER_TIMEOUT``; by default Linux
-    repeats it for 15 minutes).
+    repeats it for 15 minutes). That option ends unanswered probes as well, in the place of ``TCP_KEEPCNT``.
     """
     # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
     at_once = ((socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
@@ -344,7 +349,6 @@ def _options(seconds: float) -> tuple[tuple[tuple[int, int], int], ...]:
         ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
         ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), _whole_seconds(seconds * 0.6)),
         ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), _whole_seconds(seconds * 0.1)),
-        ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 4),
         ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), _milliseconds(seconds)),
     )
 

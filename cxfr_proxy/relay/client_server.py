@@ -176,8 +176,7 @@ class ClientServer:
         with Duties() as duties:
             # Done in the opposite order: a connection gives its place to the next one when its socket is closed.
             duties.add(self._limit.leave)
-            with sock:  # closes the socket if adopt() raises; afterwards it is empty, and closing it does nothing
-                endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout), waits)
+            endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout), waits)
             duties.add(endpoint.close)
             arrival = Arrival.from_socket(address, trio.current_time())
             if self._balancers:

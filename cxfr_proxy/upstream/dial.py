@@ -206,9 +206,14 @@ class Dialer:
         with trio.fail_after(self._timeouts.node_connect_timeout):
             stream = await trio.open_tcp_stream(address.host, address.port)
         # Out of trio's socket, which would be closed with its last reference.
-        with socket.socket(fileno=stream.socket.detach()) as sock:
-            self._answered[address] = (sock.family, sock.getpeername())
-            return PlainTransport.adopt(sock, self._timeouts.keepalive_timeout)
+        sock = socket.socket(fileno=stream.socket.detach())
+        transport = PlainTransport.adopt(sock, self._timeouts.keepalive_timeout)
+        try:
+            self._answered[address] = (transport.family, transport.getpeername())
+        except OSError:
+            transport.close()
+            raise
+        return transport
 
 
 # Each login asks it, and a name costs two exceptions.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from relay_tools import client_context, no_leak, server_context, server_transport, tcp_pair, write_pem
 
+from cxfr_proxy.net import transport as transport_module
 from cxfr_proxy.net.transport import RECORD_BYTES, PlainTransport, TlsTransport, Transport, Verdict
 
 DATA = bytes(range(256)) * 16
@@ -190,28 +191,30 @@ def test_what_it_is_called(ends: Ends) -> None:
 # --- whose socket it is
 
 
-def test_an_adopted_socket_is_empty() -> None:
+def test_an_adopted_socket_is_the_transport() -> None:
     with no_leak():
         here, there = tcp_pair()
+        here.setblocking(True)
         with there:
             transport = PlainTransport.adopt(here)
-            assert here.fileno() == -1
+            assert transport is here
             assert not transport.getblocking()
             transport.close()
 
 
-def test_a_socket_that_could_not_be_adopted_is_the_caller_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
+def test_a_socket_that_could_not_be_adopted_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
         raise OSError
 
-    here, there = tcp_pair()
-    with here, there:
-        monkeypatch.setattr(PlainTransport, "__init__", fail)
-        with pytest.raises(OSError):  # noqa: PT011
-            PlainTransport.adopt(here)
-        there.send(b"x")
-        assert select.select([here], [], [], 10)[0]
-        assert here.recv(1) == b"x"
+    with no_leak():
+        here, there = tcp_pair()
+        monkeypatch.setattr(transport_module, "tune", fail)
+        with there:
+            with pytest.raises(OSError):  # noqa: PT011
+                PlainTransport.adopt(here)
+            assert here.fileno() == -1
+            assert select.select([there], [], [], 10)[0]
+            assert there.recv(1) == b""
 
 
 def test_tls_takes_the_socket_over(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ changes its keys is cut (:mod:`cxfr_proxy.net.tls_watch`).
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
     def __init__(self, plain: trio.SocketStream) -> None:
         self._plain = plain
-        self._endpoint = Endpoint(PlainTransport.adopt(plain.socket, KEEPALIVE_SECONDS))
+        # Out of trio's socket: the transport is one itself.
+        sock = socket.socket(fileno=plain.socket.detach())
+        self._endpoint = Endpoint(PlainTransport.adopt(sock, KEEPALIVE_SECONDS))
         self._ended = False
 
     async def starts_tls(self) -> bool | None:
