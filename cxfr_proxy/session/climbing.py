@@ -8,7 +8,7 @@ from typing import Final
 from cxfr_proxy.session import ending, exchanging, injecting
 from cxfr_proxy.session.client_software import habit_of
 from cxfr_proxy.session.closing import Farewell
-from cxfr_proxy.session.commands import Answered, Asked, Learned, MigrationFailed, Outcome, Redirected
+from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected
 from cxfr_proxy.session.ladder import Order, Rung, Traits, next_rung
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.tables import Transition
@@ -117,7 +117,7 @@ def on_stuck(parts: Parts, why: str, outcome: Outcome, *, reachable: bool = True
     :meth:`.parts.Parts.drop_exchange`."""
     exchange = parts.exchange
     assert exchange is not None
-    parts.report(MigrationFailed(exchange.node, why, by_client=exchange.waits_for_client))
+    exchanging.report_failure(parts, exchanging.at_fault(parts, exchange), why)
     stay_with_node(parts, outcome, reachable=reachable)
 
 

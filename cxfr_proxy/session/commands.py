@@ -232,12 +232,12 @@ class NodeRegained(Struct, frozen=True, gc=False):
 
 
 class MigrationFailed(Struct, frozen=True, gc=False):
-    """The session could not be taken to that node, or taken up again there. If it has not left its own, nobody has
-    noticed. ``by_client``: the client has not done its part, which says nothing of the nodes."""
+    """The session could not be taken to another node, or taken up again. If it has not left its own, nobody has
+    noticed. ``node`` is the one that has not done its part, of the two; ``None``: the client has not, which says
+    nothing of the nodes."""
 
-    node: str
+    node: str | None
     why: str
-    by_client: bool = False
 
 
 class LoginFailed(Struct, frozen=True, gc=False):
@@ -266,13 +266,14 @@ class Transferred(Struct, frozen=True):
     """A transfer off ``source``, a node, is over. ``tried`` are the rungs in order, each with its outcome. By the last
     one the client has left, or its session has (:attr:`~.ladder.Rung.MIGRATE`), or it stays where it is since the order
     was taken back. ``held_seconds``: for how long the client was not read while its session was taken elsewhere;
-    ``None``: it was not taken."""
+    ``None``: it was not taken. ``not_taken``: why it was not, where that was tried."""
 
     order: Order
     tried: tuple[tuple[Rung, Outcome], ...]
     seconds: float
     source: str
     held_seconds: float | None = None
+    not_taken: str | None = None
 
 
 class Redirected(Struct, frozen=True, gc=False):

@@ -37,7 +37,16 @@ from typing import Final
 from xml.sax.saxutils import quoteattr
 
 from cxfr_proxy.session import ending, standing_in
-from cxfr_proxy.session.commands import Dial, ExchangeNode, NodeChanged, NodeRegained, Outcome, Resumable, Side
+from cxfr_proxy.session.commands import (
+    Dial,
+    ExchangeNode,
+    MigrationFailed,
+    NodeChanged,
+    NodeRegained,
+    Outcome,
+    Resumable,
+    Side,
+)
 from cxfr_proxy.session.exchange import Exchange
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.parts import Parts
@@ -175,8 +184,23 @@ def settle_if_ready(parts: Parts, exchange: Exchange) -> None:
 def why_late(exchange: Exchange) -> str:
     """Say what has taken too long."""
     if exchange.state is Exchanging.SETTLING:
-        return "the node that the session is on does not say how far it is"
+        return "it does not say how far it is"
     return "the client does not say what it has got" if exchange.waits_for_client else "it takes too long to log in"
+
+
+def at_fault(parts: Parts, exchange: Exchange) -> str | None:
+    """Return the node that has not done its part; ``None``: it is the client that has not."""
+    if exchange.waits_for_client:
+        return None
+    return parts.node.name if exchange.state is Exchanging.SETTLING else exchange.node
+
+
+def report_failure(parts: Parts, node: str | None, why: str) -> None:
+    """Report that the session can't be taken to another node, or taken up again. ``node`` is that of
+    :class:`~.commands.MigrationFailed`."""
+    parts.report(MigrationFailed(node, why))
+    if parts.transfer is not None:
+        parts.transfer.note_not_taken(why)
 
 
 def speaks_alike(parts: Parts, leg: NodeLeg) -> bool:

@@ -16,7 +16,6 @@ from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import (
     Drop,
     LoginFailed,
-    MigrationFailed,
     NodeLost,
     Outcome,
     Reason,
@@ -204,7 +203,7 @@ def on_no_recovery(parts: Parts, why: str, *, reachable: bool = True) -> None:
     """Give up a session whose connection to the node is broken, and could not be replaced. ``reachable``: see
     :meth:`.parts.Parts.drop_exchange`."""
     assert parts.exchange is not None
-    parts.report(MigrationFailed(parts.exchange.node, why))
+    exchanging.report_failure(parts, parts.exchange.node, why)
     parts.drop_exchange(reachable=reachable)
     _lose(parts, Reason.NODE_LOST)
 
@@ -228,7 +227,7 @@ def _lose(parts: Parts, reason: Reason) -> None:
     """Have the client told to move, or go on telling it: its node is gone, and it is still here."""
     parts.because(reason)
     if parts.where is Where.RESUMING:  # whether it refused, broke off or said nothing
-        parts.report(MigrationFailed(parts.node.name, "it does not resume the session"))
+        exchanging.report_failure(parts, parts.node.name, "it does not resume the session")
     if parts.node.lane.cutting:
         ending.give_up(parts, reason)  # a stream error would land in the middle of an element of the node's
         return

@@ -12,10 +12,22 @@ class TransferAttempt:
     the session was with then. ``iq_id`` is the request's; empty before there was one.
 
     ``recalled`` is independent of how far the rung is: the order was taken back, and a client that does not go when it
-    is asked stays where it is. ``held_seconds`` is that of :class:`~.commands.Transferred`.
+    is asked stays where it is. ``held_seconds`` and ``not_taken`` are those of :class:`~.commands.Transferred`.
     """
 
-    __slots__ = ("_iq", "asking", "held_seconds", "iq_id", "order", "recalled", "rung", "source", "started", "tried")
+    __slots__ = (
+        "_iq",
+        "asking",
+        "held_seconds",
+        "iq_id",
+        "not_taken",
+        "order",
+        "recalled",
+        "rung",
+        "source",
+        "started",
+        "tried",
+    )
 
     def __init__(self, order: Order, source: str, started: float) -> None:
         self.order = order
@@ -26,6 +38,7 @@ class TransferAttempt:
         self.iq_id = ""
         self.recalled = False
         self.held_seconds: float | None = None
+        self.not_taken: str | None = None
         self.tried: list[tuple[Rung, Outcome]] = []
         self._iq = b""
 
@@ -94,7 +107,12 @@ class TransferAttempt:
         """Note for how long the client was not read while its session was taken elsewhere."""
         self.held_seconds = seconds
 
+    def note_not_taken(self, why: str) -> None:
+        """Note why the session could not be taken elsewhere."""
+        self.not_taken = why
+
     def end(self, outcome: Outcome, now: float) -> Transferred:
         """Return the report that closes it."""
         self.note(outcome)
-        return Transferred(self.order, tuple(self.tried), now - self.started, self.source, self.held_seconds)
+        seconds = now - self.started
+        return Transferred(self.order, tuple(self.tried), seconds, self.source, self.held_seconds, self.not_taken)

@@ -111,8 +111,8 @@ class MoveWindow:
                 self._begun[session_id] = self._halvings
                 return False
             # First of all, whatever follows: it may be lost by that, or stay where it is.
-            case MigrationFailed(by_client=by_client):
-                return self._ended(session_id, None, failed=not by_client)
+            case MigrationFailed(node):
+                return self._ended(session_id, None, failed=node is not None)
             case Answered(Rung.MIGRATE) | Asked():  # it was taken back, or there is no more time
                 return self._ended(session_id, None)
             case Transferred(held_seconds=held):

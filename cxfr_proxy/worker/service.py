@@ -229,7 +229,8 @@ class Service:
                 self._mover.enqueue_lost(relayed.id, trigger)
             case MigrationFailed(node, why):
                 self._mover.note(relayed.id, event)
-                self._warnings.warn(node, f"a session can't be taken to it under its client's stream: {why}")
+                if node is not None:
+                    self._warnings.warn(node, f"a session can't be moved under its client's stream: {why}")
             case NodeRegained(seconds):
                 log_regained(relayed, seconds)
                 self._place_right(relayed, led=True)  # orders that came meanwhile were ignored

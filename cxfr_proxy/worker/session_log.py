@@ -75,6 +75,7 @@ def log_transfer(relayed: LiveSession, event: Transferred) -> None:
         tried=",".join(f"{rung}:{outcome}" for rung, outcome in event.tried),
         seconds=round(event.seconds, 3),
         held_seconds=round(event.held_seconds, 4) if event.held_seconds is not None else None,
+        reason=event.not_taken,
     )
 
 

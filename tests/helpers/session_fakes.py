@@ -40,6 +40,7 @@ class FakeRelayed:
         self._obeys = obeys
         self.stopped = self.kicked = False
 
+    placed_early = False
     is_websocket = False
     transport_name = "tcp"
 

@@ -222,17 +222,17 @@ def test_a_leg_can_be_exchanged_again_and_back() -> None:
 # --- what can go wrong, while the old leg is in its place
 
 OTHER_PREFIXES: Final = NODE_HEADER.replace("xmlns:", "xmlns:x='y' xmlns:")
-STUCK: Final[dict[str, tuple[Callable[[Script], Script], str, Outcome]]] = {
-    "refused": (lambda s: s.not_dialled(), "it can't be reached", Outcome.REFUSED),
-    "slow": (lambda s: s.tick(), "it takes too long to log in", Outcome.SILENT),
+STUCK: Final[dict[str, tuple[Callable[[Script], Script], MigrationFailed, Outcome]]] = {
+    "refused": (lambda s: s.not_dialled(), MigrationFailed("node2", "it can't be reached"), Outcome.REFUSED),
+    "slow": (lambda s: s.tick(), MigrationFailed("node2", "it takes too long to log in"), Outcome.SILENT),
     "prefixes": (
         lambda s: s.dialled(header=OTHER_PREFIXES),
-        "its stream has other prefixes than the client's",
+        MigrationFailed("node2", "its stream has other prefixes than the client's"),
         Outcome.REFUSED,
     ),
     "old node": (
         lambda s: s.dialled().wait(STEP_SECONDS),
-        "the node that the session is on does not say how far it is",
+        MigrationFailed("node1", "it does not say how far it is"),
         Outcome.SILENT,
     ),
 }
@@ -241,12 +241,12 @@ KNOWING: Final = ClientSoftware(allow=[ClientMatch(Trait.DOMAIN, DOMAIN)])
 
 @pytest.mark.parametrize("what", STUCK)
 def test_the_client_is_asked_where_its_session_cannot_be_taken_there(what: str) -> None:
-    happens, why, outcome = STUCK[what]
+    happens, failed, outcome = STUCK[what]
     order = migration()
     s = happens(in_use(software=KNOWING).migrate())
     assert [event for event in s.events if isinstance(event, (Asked, MigrationFailed, Answered))] == [
         Asked(Rung.MIGRATE, order, first=True),
-        MigrationFailed("node2", why),
+        failed,
         Answered(Rung.MIGRATE, order, outcome),
         Asked(Rung.CXFR, order, first=False),
     ]
@@ -254,6 +254,7 @@ def test_the_client_is_asked_where_its_session_cannot_be_taken_there(what: str) 
     s.client(hello(3)).node_gets(hello(3)).node(news(3)).client_gets(news(3))
     s.expect(s.session.node == "node1", "the old node").client(answer("error"), END)
     s.expect(s.reported(Transferred).tried[0][0] is Rung.MIGRATE, "all that was tried")
+    s.expect(s.reported(Transferred).not_taken == failed.why, "why the first rung did not work")
 
 
 @pytest.mark.parametrize("what", STUCK)
@@ -326,11 +327,10 @@ def test_the_old_node_is_asked_behind_what_comes_with_the_client_s_acknowledgeme
 
 def test_a_client_that_does_not_say_what_it_has_is_told_to_move() -> None:
     s = Script().bind(stream_management=True).migrate().dialled().tick()
-    s.expect(
-        s.reported(MigrationFailed) == MigrationFailed("node2", "the client does not say what it has got", True),
-        "the reason, and that it is the client's",
-    )
+    failed = MigrationFailed(None, "the client does not say what it has got")
+    s.expect(s.reported(MigrationFailed) == failed, "the reason, and that it is no node's")
     s.output_ended(Side.CLIENT, Side.NODE)
+    s.expect(s.reported(Transferred).not_taken == failed.why, "the reason")
 
 
 @pytest.mark.parametrize("end", ["refusal", "end of stream", "hang-up", "garbage", "stream error", "silence"])

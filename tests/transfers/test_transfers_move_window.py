@@ -127,7 +127,7 @@ def test_one_is_always_under_way() -> None:
         Answered(Rung.MIGRATE, ORDER, Outcome.STAYED),
         Answered(Rung.MIGRATE, ORDER, Outcome.SILENT),
         Asked(Rung.CUT, ORDER, first=False),
-        MigrationFailed("b", "the client does not say what it has got", by_client=True),
+        MigrationFailed(None, "the client does not say what it has got"),
     ],
 )
 def test_what_clients_and_operators_do_says_nothing_of_the_nodes(end: Event) -> None:

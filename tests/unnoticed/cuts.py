@@ -95,7 +95,7 @@ async def play(folder: Path, setting: Setting, cuts: Cuts) -> Harm:
             counts=counts,
             regained=[row["seconds"] for row in log("node-regained")],
             lost=len(log("transfer")),
-            warnings=sorted({row["error"] for row in log("node-warning")}),
+            warnings=sorted({row["reason"] for row in log("node-warning")}),
         )
 
 

@@ -23,7 +23,7 @@ from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.config.settings import Reload, Setting
 from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.channel import in_memory
+from cxfr_proxy.ipc.channel import Channel, in_memory
 from cxfr_proxy.ipc.messages import VERSION, Setup
 from cxfr_proxy.ipc.questions import Files, TakeSettings
 from cxfr_proxy.net.certificate_files import key_pairs_of
@@ -79,9 +79,9 @@ def taking(config: Config, development: str, *, version: int = 1, only_try: bool
     return TakeSettings(version, config, Files(shown, {}, content, None if shown else development), only_try)
 
 
-def parts_of(config: Config, development: str) -> WorkerParts:
+def parts_of(config: Config, development: str, channel: Channel | None = None) -> WorkerParts:
     setup = Setup(VERSION, taking(config, development), number=1, workers=2, first_id=1, capacity=100)
-    return WorkerParts(setup, Reporter(in_memory()[0]))
+    return WorkerParts(setup, Reporter(channel if channel is not None else in_memory()[0]))
 
 
 @pytest.fixture
