@@ -342,6 +342,20 @@ def test_check_names_all_faults_at_once(tmp_path: Path, capsys: pytest.CaptureFi
     ]
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_check_names_a_fault_once_though_its_file_has_two_purposes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    nodes, both = tmp_path / "nodes.txt", tmp_path / "both.pem"
+    nodes.write_text("node1 host\n")
+    if content is not None:
+        both.touch(mode=0o600)
+        both.write_text(content)
+    given = ["--certificate", str(both), "--http-certificate", str(both), "--node-certificate", str(both)]
+    assert main([*given, "--backends", str(nodes), "check"]) == 1
+    assert [line.partition(": ")[0] for line in faults_in(capsys)] == [str(nodes), str(both)]
+
+
 def test_check_takes_settings_on_either_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = tmp_path / "nodes.txt"
     nodes.write_text("node1 host public=a.example\nnode2 host public=b.example\n")

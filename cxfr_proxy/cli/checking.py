@@ -52,28 +52,49 @@ def _missing(config: Config) -> Iterator[ConfigError]:
         yield from exc.errors
 
 
+class _Faults:
+    """The faults of all files. Each is printed once, although a file that is named for two purposes is read twice."""
+
+    def __init__(self) -> None:
+        self._printed: set[str] = set()
+
+    def read(self, load: Callable[[], T]) -> T | None:
+        """Read a file; ``None`` if it has faults, which are printed."""
+        try:
+            return load()
+        except ConfigError as exc:
+            for line in map(str, exc.errors):
+                if line not in self._printed:
+                    print(clean(line))
+                self._printed.add(line)
+            return None
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return FAULTS if self._printed else OK
+
+
 def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     """Print the faults, file by file. Return the exit code, and the nodes if they have none."""
     from cxfr_proxy.cluster.sources.file import UserMapFile
 
-    nodes = _read(partial(_read_listed, config)) if config.backends is not None else None
-    certificates = _read(partial(_read_certificates, config))
-    for_nodes = _read(partial(_read_node_certificate, config))
-    for_http = _read(partial(_read_http_certificate, config))
-    tokens = _read(partial(_read_tokens, config))
-    good = all(each is not None for each in (nodes, certificates, for_nodes, for_http, tokens))
+    faults = _Faults()
+    nodes = faults.read(partial(_read_listed, config)) if config.backends is not None else None
+    certificates = faults.read(partial(_read_certificates, config))
+    for_nodes = faults.read(partial(_read_node_certificate, config))
+    faults.read(partial(_read_http_certificate, config))
+    faults.read(partial(_read_tokens, config))
     for line in _migration_notes(config, nodes) if nodes is not None and for_nodes is not None else ():
         print(clean(line))
     if certificates:
         print(f"{counted(certificates, 'certificate')}, no faults")
-    if config.user_map is None:
-        return OK if good else FAULTS, nodes
-    listed = _read(UserMapFile(config.user_map).load)
+    listed = faults.read(UserMapFile(config.user_map).load) if config.user_map is not None else None
     if listed is not None:
         unknown = set(listed.nodes) - {spec.name for spec in nodes} if nodes is not None else ()
         hint = f"; no such node: {', '.join(sorted(unknown)[:10])}" if unknown else ""
         print(f"{config.user_map}: {counted(len(listed), 'user')}, no faults{hint}")
-    return OK if good and listed is not None else FAULTS, nodes
+    return faults.code, nodes
 
 
 def _read_listed(config: Config) -> Sequence[NodeSpec]:
@@ -150,16 +171,6 @@ def _migration_notes(config: Config, nodes: Sequence[NodeSpec]) -> Iterator[str]
         yield f"note: {pair.certificate}: no node says migrate=external, so nothing is done with it"
     elif names:
         yield f"note: {shown}: migrate=external does nothing without --node-certificate"
-
-
-def _read(load: Callable[[], T]) -> T | None:
-    """Read a file; ``None`` if it has faults, which are printed."""
-    try:
-        return load()
-    except ConfigError as exc:
-        for error in exc.errors:
-            print(clean(str(error)))
-        return None
 
 
 def read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
