@@ -199,7 +199,6 @@ class ClientServer:
             duties.add(partial(self._forget, connection))
             routed = await connection.accept()
             if routed is not None:
-                waits.release()
                 self._begin_session(routed, endpoint, connection.arrival, duties)
 
     def _forget(self, connection: ClientConnection) -> None:
@@ -215,7 +214,6 @@ class ClientServer:
             connection = ClientConnection(self._context, endpoint, arrival, waits)
             routed = await connection.go_on(returned)
             if routed is not None:
-                waits.release()
                 self._begin_session(routed, endpoint, connection.arrival, duties)
 
     def _begin_session(self, routed: RoutedStream, client_end: Endpoint, arrival: Arrival, duties: Duties) -> None:

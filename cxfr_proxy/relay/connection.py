@@ -219,7 +219,9 @@ class ClientConnection:
         client = self._find_client(step.request)
         self._rules.check_encryption(self.arrival, self._endpoint.transport, client)
         await self._endpoint.send_all(step.reply)
-        self._endpoint.transport = self._rules.upgrade(self._endpoint.transport, step.early)
+        before = self._endpoint.transport
+        self._endpoint.transport = self._rules.upgrade(before, step.early)
+        self._waits.goes_on(before, self._endpoint.transport)
         self._expect_stream()
         self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read(await self._receive())

@@ -52,6 +52,7 @@ class Leg:
         "stuck_since",
         "transport",
         "unsent",
+        "watched",
     )
 
     other: Leg
@@ -64,7 +65,8 @@ class Leg:
         self.fd = transport.fileno()  # -1: the pump has closed it, or given it back
         self.read_size = CLIENT_BYTES if side is _CLIENT else NODE_BYTES
         self.intake = _NOTHING  # what may be read of it, as of the latest event of its session
-        self.interest = 0  # what epoll was told; 0: not registered
+        self.interest = 0  # the events that are waited for
+        self.watched = 0  # what epoll was told; before the first interest it may be what an opening has waited for
         self.connected: Framer | None = None  # what the switchboard scans with
         self.unsent = bytearray()
         self.stuck_since: float | None = None  # since when unsent has not become less

@@ -179,10 +179,17 @@ class PumpWaits:
         self._openings.carry_on(self)
 
     def release(self) -> None:
-        """Have the pump look at its sockets no more: it waits for something else, or they are another's now."""
+        """Have the pump look at its socket no more: it waits for something else, or the socket is another's now."""
         if self._fd >= 0:
             self._openings.unwatch(self, self._fd)
             self._fd, self._events, self._transport = -1, 0, None
+
+    def hand_over(self, transport: Transport) -> int:
+        """Leave this socket to a session, and return the events of it that epoll goes on watching; 0: none."""
+        if transport is not self._transport:  # its number may be that of one which was closed
+            self.release()
+        events, self._fd, self._events, self._transport = self._events, -1, 0, None
+        return events
 
     def _raise_pending(self) -> None:
         pending, self._pending = self._pending, None
@@ -312,6 +319,16 @@ class Openings:
         """Carry it on at one of these events. ``known``: the descriptor had that number before."""
         self._by_fd[fd] = opening
         self._poller.watch(fd, events, known=known)
+
+    def hand_over(self, transport: Transport) -> int:
+        """See :meth:`PumpWaits.hand_over`, if one of these has waited for the socket last."""
+        fd = transport.fileno()
+        opening = self._by_fd.get(fd)
+        if opening is None:
+            return 0
+        events = opening.hand_over(transport)
+        self._by_fd.pop(fd, None)
+        return events
 
     def unwatch(self, opening: PumpWaits, fd: int) -> None:
         if self._by_fd.get(fd) is opening:

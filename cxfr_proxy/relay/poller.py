@@ -110,18 +110,29 @@ class Poller:
 
     # --- what is known of a leg
 
-    def add(self, leg: Leg) -> None:
+    def add(self, leg: Leg, watched: int = 0) -> None:
+        """Know a leg from now on. ``watched``: the events that epoll was told of before. Nothing is wanted of the leg
+        yet; should epoll report something, the caller calls :meth:`ignore`. That is rare, so as a rule
+        :meth:`register` finds epoll told already."""
         self.legs[leg.fd] = leg
+        leg.watched = watched
 
     def register(self, leg: Leg, interest: int) -> None:
         """Wait for these events from now on; 0: for none."""
         if not interest:
-            self._epoll.unregister(leg.fd)  # epoll always reports EPOLLHUP and EPOLLERR, so the pump would spin
-        elif leg.interest:
-            self._epoll.modify(leg.fd, interest)
-        else:
+            self.ignore(leg)
+        elif not leg.watched:
             self._epoll.register(leg.fd, interest)
-        leg.interest = interest
+        elif interest != leg.watched:
+            self._epoll.modify(leg.fd, interest)
+        leg.interest = leg.watched = interest
+
+    def ignore(self, leg: Leg) -> None:
+        """Have epoll report nothing of a leg any more: it always reports EPOLLHUP and EPOLLERR, so the pump would
+        spin."""
+        if leg.watched:
+            self._epoll.unregister(leg.fd)
+            leg.watched = 0
 
     def watch(self, fd: int, events: int, *, known: bool) -> None:
         """Wait for these events of a descriptor that is no leg's. ``known``: one of that number was watched before,
@@ -168,9 +179,8 @@ class Poller:
 
     def remove(self, leg: Leg) -> None:
         """Forget a leg before its descriptor is closed: the next connection may get that number."""
-        if leg.interest:
-            self._epoll.unregister(leg.fd)
-            leg.interest = 0
+        self.ignore(leg)
+        leg.interest = 0
         for each in (leg, leg.other):
             self._disconnect(each)  # both: the other one's bytes would be sent to the next connection with this number
         del self.legs[leg.fd]

@@ -177,7 +177,10 @@ class Pump:
     def on_ready(self, fd: int, events: int) -> None:
         leg = self._legs.get(fd)
         if leg is not None:
-            self._serve(leg, events)
+            if leg.interest:
+                self._serve(leg, events)
+            else:
+                self._poller.ignore(leg)
         elif not self.openings.on_ready(fd):
             self._poller.woken(fd)
 
@@ -221,14 +224,15 @@ class Pump:
         arrival: Arrival,
         listener: SessionListener,
     ) -> LiveSession:
-        """Take both transports over. The caller calls :meth:`LiveSession.start`, and awaits :meth:`keep` next.
+        """Take both transports over, also from the opening that has waited for them. The caller calls
+        :meth:`LiveSession.start`, and awaits :meth:`keep` next.
 
         ``session_id`` must be unique.
         """
         live = LiveSession(self, session, session_id, arrival, listener)
         self._pair(live, Leg(live, _CLIENT, client), Leg(live, _NODE, node))
         for leg in live.legs:
-            self._poller.add(leg)
+            self._poller.add(leg, self.openings.hand_over(leg.transport))
         self._sessions[session_id] = live
         return live
 

@@ -26,6 +26,7 @@ from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.relay.turns import COSTLY_SECONDS
 from cxfr_proxy.session.commands import Close, Dial, EndOutput, Event, Send, SessionCommand, Side
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
@@ -158,9 +159,9 @@ class World:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(*, costly_seconds: float = COSTLY_SECONDS) -> AsyncIterator[World]:
     """Sessions are cancelled before the pump, as the proxy does when it stops in good order."""
-    pump = Pump(write_stall_timeout=STALL_SECONDS)
+    pump = Pump(write_stall_timeout=STALL_SECONDS, costly_seconds=costly_seconds)
     async with trio.open_nursery() as services:
         services.start_soon(pump.run)
         async with trio.open_nursery() as sessions:
