@@ -122,3 +122,8 @@ class NodeError(RemoteError):
 class DomainRefused(NodeError):
     """The node doesn't serve that domain, or has no certificate for it. If a client has named the domain, this says
     nothing of the node."""
+
+
+class NoRoom(NodeError):
+    """No connection to the node could be begun, since this machine is short of something. This says nothing of the
+    node."""

@@ -44,6 +44,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "accept-failed": Rule(most=1),
     "bytes-dropped": Rule(("side",), most=20),
     "client-refused": Rule(("client", "condition")),
+    "dial-failed": Rule(("reason",), most=1),
     "fault": Rule(("task", "at")),
     "forged-transfer": Rule(("node",)),
     "forwarded-malformed": Rule(("via",)),

@@ -14,6 +14,7 @@ no connection for a session         down      as it was    checks come at once
 sessions say that it is going       down      as it was    not up again within :data:`HOLD_SECONDS`
 logins fail one after the other     down      as it was    likewise, each time twice as long, until one works
 no answer, but logins work          as it was as it was    counted, and decides nothing now: the node is slow
+no room for a connection here       as it was as it was    not counted; down, where no check has seen it well yet
 one good check                      as it was good         nobody else leaves a node that answers again
 ``rise`` good checks in a row       up        good         one, if it is new in the list
 =================================== ========= ============ =========================================================
@@ -65,6 +66,8 @@ class Finding(StrEnum):
     """Nothing came in time."""
     FAILED = "failed"
     """It gave a wrong answer."""
+    UNTRIED = "untried"
+    """It was not looked at: this machine could not begin a connection."""
 
 
 @dataclass(slots=True)
@@ -104,6 +107,10 @@ class Vitals:
 
     def checked(self, finding: Finding, now: float, *, logins_work: bool = False) -> None:
         """Take in a check that has just ended. ``logins_work``: a client has logged in since it began."""
+        if finding is Finding.UNTRIED:
+            if not self._seen:  # it may be of a family that this machine does not speak, which looks the same
+                self._mark_down(now)
+            return
         self.slow = False
         if finding is Finding.OK:
             self._good += 1

@@ -18,6 +18,7 @@ from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
+from cxfr_proxy.net.shortage import SHORTAGES
 from cxfr_proxy.net.transport import PlainTransport, tune
 from cxfr_proxy.tasks import Task, isolated, keep_going, once
 
@@ -25,8 +26,6 @@ BACKLOG: Final = 1024
 """Most connections that may wait to be accepted: as many as come back within a second of a node's death."""
 _ACCEPTED_TOGETHER: Final = 32
 """Most connections accepted in a row before those that are open get their turn."""
-_NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
-"""Errors that pass once others have closed."""
 _GONE: Final = frozenset(
     (
         errno.ECONNABORTED,
@@ -228,7 +227,7 @@ def _accept_some(sock: socket.socket, serve: Serve, room: ConnectionLimit) -> bo
         except BlockingIOError:
             break
         except OSError as exc:
-            if exc.errno in _NO_ROOM:
+            if exc.errno in SHORTAGES:
                 emit(_log, "accept-failed", level=logging.ERROR, error=os.strerror(exc.errno))
                 return False
             if exc.errno not in _GONE:

@@ -13,7 +13,7 @@ import functools
 import os
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -23,8 +23,8 @@ from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 from cxfr_proxy.config.table import Limits, Timeouts
-from cxfr_proxy.errors import ConfigError, DomainRefused, FaultList, NodeError
-from cxfr_proxy.net import proxy_protocol
+from cxfr_proxy.errors import ConfigError, DomainRefused, FaultList, NodeError, NoRoom
+from cxfr_proxy.net import proxy_protocol, shortage
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.node_tls import NodeCertificate, node_context, node_name, read_authorities
 from cxfr_proxy.net.pem import Pem
@@ -122,12 +122,13 @@ class Dialer:
         IP addresses, the header names the ends of this one.
         ``resolve``: look the node's name up, whatever is remembered of it. ``certificate``: the one that the proxy
         shows; ``None``: none. Raises :class:`NodeError` where the node
-        can't be reached in time, or doesn't do what its line says; its text names no address. Nothing stays open when
-        cancelled.
+        can't be reached in time, or doesn't do what its line says; its text names no address. Raises
+        :class:`NoRoom` where this machine can't begin a connection. Nothing stays open when cancelled.
         """
         endpoint: Endpoint | None = None
         try:
-            plain = await self._connect(spec.address, waits, resolve=resolve)
+            with _what_is_short():
+                plain = await self._connect(spec.address, waits, resolve=resolve)
             endpoint = Endpoint(plain, waits)
             if spec.send_proxy is not None:
                 told = (client or _NOBODY).or_between(*proxy_protocol.own_ends(plain))
@@ -229,6 +230,26 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
     return None
 
 
+@contextlib.contextmanager
+def _what_is_short() -> Iterator[None]:
+    """Raise :class:`NoRoom` where a connection fails by what this machine lacks."""
+    try:
+        yield
+    except OSError as exc:
+        lack = shortage.of_connecting(_first(exc))
+        if lack is None:
+            raise
+        raise _no_room(lack) from exc
+    except RuntimeError as exc:  # names are looked up in a thread
+        if not shortage.is_of_threads(exc):
+            raise
+        raise _no_room(str(exc)) from exc
+
+
+def _no_room(lack: str) -> NoRoom:
+    return NoRoom(StreamCondition.REMOTE_CONNECTION_FAILED, f"this machine has no room for a connection: {lack}")
+
+
 async def _connect_to(address: _SocketAddress, timeouts: Timeouts, waits: Waits) -> PlainTransport:
     await waits.check()  # there may be nothing to wait for below, and whoever waits may be cancelled already
     family, name = address
@@ -283,15 +304,18 @@ def _reason(exc: OSError) -> str:
 
 def _first(exc: OSError) -> OSError:
     """Return the actual error. trio's own ``OSError`` and its text name the address; its cause is one error or a
-    group."""
+    group, one for each of a name's addresses. Those that a node has answered go first: it was tried."""
     cause: BaseException | None = exc.__cause__
     while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
+        tried = (each for each in cause.exceptions if not isinstance(each, OSError) or not shortage.of_connecting(each))
+        cause = next(tried, cause.exceptions[0])
     return cause if isinstance(cause, OSError) else exc
 
 
 def finding(error: NodeError) -> Finding:
     """Return what a failed :meth:`Dialer.dial` means for the node."""
+    if isinstance(error, NoRoom):
+        return Finding.UNTRIED
     match error.__cause__:
         case trio.TooSlowError():
             return Finding.SILENT

@@ -41,7 +41,7 @@ MAX_FEATURES_BYTES: Final = 32 * 1024
 """Most bytes of features that are kept of a node and domain: servers' have one to three kilobytes. If a node has more,
 its clients get their node before they are shown features."""
 
-_WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
+_WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused", Finding.UNTRIED: "untried"}
 """Short texts for tables, for which the usual reasons are too long."""
 
 _UNFORESEEN: Final = ProbeResult(Finding.FAILED, "what it answered was not foreseen; the log has it")
@@ -285,7 +285,9 @@ class HealthChecks:
         if node.spec.check is not Check.NONE:
             text = _WORDS.get(seen.finding, seen.reason) or str(seen.finding)
             node.check = CheckResult(text, now, now - began)
-            node.checks_failed += seen.finding is not Finding.OK
+            node.checks_failed += seen.finding not in (Finding.OK, Finding.UNTRIED)
+            if seen.finding is Finding.UNTRIED:
+                emit(_log, "dial-failed", level=logging.ERROR, node=node.name, reason=seen.reason)
         self._judge(watch, lambda vitals: vitals.checked(seen.finding, now, logins_work=logins_work), seen.reason)
 
     def _domains_to_ask(self, watch: _Watch) -> Sequence[str | None]:

@@ -6,6 +6,7 @@ by the id that it wants to resume, else by a guess.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -14,7 +15,8 @@ import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
-from cxfr_proxy.errors import DomainRefused, NodeError
+from cxfr_proxy.errors import DomainRefused, NodeError, NoRoom
+from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
@@ -30,6 +32,8 @@ from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader
 from cxfr_proxy.xmpp.opening.login import Login
+
+_log = logging.getLogger(__name__)
 
 
 class UserFinder(Protocol):
@@ -103,6 +107,9 @@ class Router:
                 client = arrival.passed_on(waiting.transport, session_id) if tells else None
                 try:
                     endpoint = await self._dialer.dial(node.spec, domain, client, waits=waiting.waits)
+                except NoRoom as exc:
+                    emit(_log, "dial-failed", level=logging.ERROR, node=node.name, reason=exc.text)
+                    continue  # there may be ports left for another address
                 except NodeError as exc:
                     self._registry.counts.of_node(node.name).connect_failures += 1
                     if not isinstance(exc, DomainRefused):  # else any name that a client makes up would take it down

@@ -23,7 +23,14 @@ from cxfr_proxy.cluster.placement import Placement
 
 SLOW = "S"
 """A check that brought no answer in time, while clients logged in."""
-CHECKS = {"o": Finding.OK, "r": Finding.REFUSED, "s": Finding.SILENT, SLOW: Finding.SILENT, "f": Finding.FAILED}
+CHECKS = {
+    "o": Finding.OK,
+    "r": Finding.REFUSED,
+    "s": Finding.SILENT,
+    SLOW: Finding.SILENT,
+    "f": Finding.FAILED,
+    "-": Finding.UNTRIED,
+}
 STATES = {
     (Health.UP, SessionOutlook.GOOD): "u",
     (Health.DOWN, SessionOutlook.GOOD): "d",
@@ -78,6 +85,14 @@ def told(of: Vitals, checks: str) -> str:
         ("", "r", "d"),
         ("", "foo", "ddu"),
         ("fall=1", "s", "D"),
+        # This machine could not look: nothing follows, but for one that was never seen well.
+        ("", "o-----", "uuuuuu"),
+        ("", "off-f", "uuuuF"),
+        ("", "osss-o", "uuuDDd"),
+        ("", "offfo-o", "uuuFddu"),
+        ("", "----", "dddd"),
+        ("", "-oo", "ddu"),
+        ("", "oSSS--s", "uuuuuuD"),
         # Clients log in: it was alive, and one silent check without that is as sure as it would have been.
         ("", "oSSSSSo", "uuuuuuu"),
         ("", "oSSSSs", "uuuuuD"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import resource
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -17,6 +21,7 @@ import trio.testing
 from relay_tools import no_leak, peer, pem, server_context, until, write_pem
 
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
+from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import Migrate, NodeSpec, NodeTls, ProxyProtocol, Resume
 from cxfr_proxy.config.table import KeyPair, Limits, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -24,13 +29,14 @@ from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.demo.stream import NodeOffers
-from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
+from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError, NoRoom
 from cxfr_proxy.net.connection_limit import open_descriptors
 from cxfr_proxy.net.node_tls import NodeCertificate
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
+from cxfr_proxy.net.shortage import of_connecting
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.session.commands import Dial
-from cxfr_proxy.upstream.dial import Dialer, has_broken, read_authorities_of
+from cxfr_proxy.upstream.dial import Dialer, finding, has_broken, read_authorities_of
 from cxfr_proxy.xmpp.opening.header import read_header
 
 CLIENT = ProxiedConnection(("192.0.2.7", 40000), ("198.51.100.1", 5222), "TLSv1.3", "example.org", "17")
@@ -449,6 +455,87 @@ async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowh
         with pytest.raises((NodeError, OSError)):
             await greet(dialer, spec.for_migration)
         nursery.cancel_scope.cancel()
+
+
+# --- what this machine lacks
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Nothing can be opened in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "no-such-name.invalid", "/nowhere"])
+async def test_that_there_is_no_descriptor_is_no_fault_of_the_nodes(dialer: Dialer, host: str) -> None:
+    """The C library says then that it does not know the name."""
+    "x".encode("idna")  # the codec, which has to be loaded
+    place = UnixAddress(host) if host.startswith("/") else Address(host, 9)
+    with no_descriptors(), pytest.raises(NoRoom, match="Too many open files") as caught:
+        await dialer.dial(NodeSpec("n", place), "localhost", CLIENT)
+    assert finding(caught.value) is Finding.UNTRIED
+
+
+@pytest.mark.parametrize(("text", "lacking"), [("can't start new thread", True), ("something else", False)])
+async def test_that_there_is_no_thread_is_no_fault_of_the_nodes(dialer: Dialer, text: str, lacking: bool) -> None:
+    class NoThreads(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *_: object) -> NoReturn:
+            raise RuntimeError(text)
+
+        getnameinfo = getaddrinfo
+
+    before = trio.socket.set_custom_hostname_resolver(NoThreads())
+    try:
+        with pytest.raises(NoRoom if lacking else RuntimeError, match=text):
+            await dialer.dial(NodeSpec("n", Address("n.invalid", 9)), "localhost", CLIENT)
+    finally:
+        trio.socket.set_custom_hostname_resolver(before)
+
+
+@pytest.mark.parametrize(
+    ("number", "lacking"),
+    [
+        (errno.EMFILE, True),
+        (errno.ENFILE, True),
+        (errno.ENOMEM, True),
+        (errno.ENOBUFS, True),
+        (errno.EADDRNOTAVAIL, True),
+        (errno.ECONNREFUSED, False),
+        (errno.ETIMEDOUT, False),
+        (errno.EAGAIN, False),  # a unix socket whose listener has too many waiting
+        (errno.EACCES, False),
+    ],
+)
+def test_what_this_machine_may_lack(number: int, lacking: bool) -> None:
+    assert of_connecting(OSError(number, "")) == (os.strerror(number) if lacking else None)
+    assert of_connecting(socket.gaierror(socket.EAI_NONAME, "")) is None, "there are descriptors"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((errno.EADDRNOTAVAIL, errno.ECONNREFUSED), Finding.REFUSED),
+        ((errno.ECONNREFUSED, errno.EADDRNOTAVAIL), Finding.REFUSED),
+        ((errno.EADDRNOTAVAIL, errno.EADDRNOTAVAIL), Finding.UNTRIED),
+    ],
+)
+async def test_of_several_addresses_the_one_that_was_tried_counts(
+    dialer: Dialer, monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], expected: Finding
+) -> None:
+    """A name has an IPv6 address, and this machine has none."""
+
+    async def fail(*_: object) -> NoReturn:
+        raise OSError("all attempts to connect failed") from ExceptionGroup("", [OSError(each, "") for each in numbers])
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail)
+    with pytest.raises(NodeError) as caught:
+        await dialer.dial(NodeSpec("n", Address("n.invalid", 9)), "localhost", CLIENT)
+    assert finding(caught.value) is expected
 
 
 # --- a connection that breaks while the proxy logs in

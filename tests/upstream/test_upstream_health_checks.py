@@ -470,10 +470,17 @@ async def test_what_an_operator_is_shown(begin: Begin, autojump_clock: MockClock
     assert check.text == "ok"
     assert check.seconds == pytest.approx(0.25)
     assert world.node("a").health_since is None
-    for finding, text in ((Finding.SILENT, "timeout"), (Finding.REFUSED, "refused"), (Finding.FAILED, "failed by a")):
+    texts = {
+        Finding.UNTRIED: "untried",
+        Finding.SILENT: "timeout",
+        Finding.REFUSED: "refused",
+        Finding.FAILED: "failed by a",
+    }
+    for finding, text in texts.items():
         world.looks.findings["a"] = finding
         await trio.sleep(1.5)
         check = world.node("a").check
         assert check is not None
         assert check.text == text
+        assert bool(world.node("a").checks_failed) is (finding is not Finding.UNTRIED)
     assert world.node("a").health_since is not None

@@ -1,0 +1,42 @@
+"""Tell what this machine is short of from what is wrong with the other end of a connection.
+
+A connection that could not even be begun says nothing of whoever would have been at its other end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Final
+
+SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""Errors that pass once others have closed: no descriptors left, or no memory."""
+
+_TO_CONNECT: Final = SHORTAGES | {errno.EADDRNOTAVAIL}
+"""Those of a connection that is to be made: all local ports may be in use for that address (ip(7))."""
+
+
+def of_connecting(exc: OSError) -> str | None:
+    """Return what a connection that failed by that error lacked on this machine; ``None``: nothing, as far as can be
+    told. Call it at once: where a name was not found, it asks whether there are descriptors now."""
+    number = exc.errno
+    if isinstance(exc, socket.gaierror):
+        # Its numbers are others. The C library finds no name, too, where it has no descriptor to look for it.
+        number = _try_socket()
+    return os.strerror(number) if number in _TO_CONNECT else None
+
+
+def is_of_threads(exc: RuntimeError) -> bool:
+    """Return whether that says that the system has no further thread for this process (:mod:`threading` has no
+    exception of its own for it)."""
+    return "new thread" in str(exc)
+
+
+def _try_socket() -> int | None:
+    """Return the error of making a socket."""
+    try:
+        socket.socket(socket.AF_UNIX).close()
+    except OSError as exc:
+        return exc.errno
+    return None
