@@ -22,6 +22,7 @@ files            what can be read of the files that an operator names
 process_figures  what a process costs, as the system counts it
 process_title    the names under which processes are listed
 service_manager  what systemd is told: ready, reloading, stopping, alive
+shortage         what this machine lacks, told from what is wrong with a file or with the other end
 signals          signals that arrive before the proxy can act on them
 
 xmpp             what goes over the wire: framing, stanzas, stream opening, XEP-0051. Sans-IO

@@ -40,6 +40,7 @@ ORDER: Final = (
         "process_figures",
         "process_title",
         "service_manager",
+        "shortage",
         "signals",
         "speed",
         "spellings",

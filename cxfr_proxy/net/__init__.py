@@ -7,7 +7,6 @@ waits             how that waits: in a trio task, or without one
 listen            where clients come in: bind, and accept
 inherited         listening sockets that the process was started with
 connection_limit  how many connections fit into the descriptors that there are
-shortage          what this machine lacks, told from what is wrong with the other end
 tls               which certificate a client is shown
 node_tls          how nodes' certificates are verified, and the one that the proxy shows them
 pem               certificates and keys as files hold them

@@ -18,8 +18,8 @@ from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.net.shortage import SHORTAGES
 from cxfr_proxy.net.transport import PlainTransport, tune
+from cxfr_proxy.shortage import SHORTAGES
 from cxfr_proxy.tasks import Task, isolated, keep_going, once
 
 BACKLOG: Final = 1024

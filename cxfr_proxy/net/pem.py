@@ -78,12 +78,21 @@ def check_pair(pair: KeyPair, pem: Pem) -> x509.Certificate:
 
 
 def load_chain(context: ssl.SSLContext, pem: Pem) -> None:
-    """Load a certificate from what was read, and not by the files' names: they may hold something else by now."""
-    with (
-        content_as_path(pem.certificate.encode("latin-1")) as certificate,
-        content_as_path(pem.key.encode("latin-1")) as key,
-    ):
-        context.load_cert_chain(certificate, key, password=_no_password)
+    """Load a certificate from what was read, and not by the files' names: they may hold something else by now.
+
+    Raises ``ssl.SSLError`` and ``ValueError`` for what is no good, and :class:`ConfigError` where this machine can't
+    hand it to OpenSSL.
+    """
+    try:
+        with (
+            content_as_path(pem.certificate.encode("latin-1")) as certificate,
+            content_as_path(pem.key.encode("latin-1")) as key,
+        ):
+            context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError:
+        raise
+    except OSError as exc:
+        raise ConfigError(f"certificate and key can't be handed to OpenSSL: {exc.strerror}") from exc
 
 
 def untimely(not_before: datetime.datetime, not_after: datetime.datetime) -> str | None:

@@ -22,7 +22,6 @@ from cryptography.x509.oid import NameOID
 
 from cxfr_proxy.config.table import KeyPair
 from cxfr_proxy.errors import ConfigError, FaultList, FileFaults
-from cxfr_proxy.files import content_as_path
 from cxfr_proxy.net.certificate_names import CertificateNames, read_names
 from cxfr_proxy.net.pem import CertificateFile, Pem, check_pair, load_chain, untimely
 from cxfr_proxy.spellings import dns_name, domain_key
@@ -303,9 +302,8 @@ class _ByServerName:
 
 def _development_context(certificate: bytes) -> ssl.SSLContext:
     """Return a context with that certificate and key. They touch no disk where ``/proc`` is mounted."""
-    context = _server_context()
-    with content_as_path(certificate) as path:
-        context.load_cert_chain(path)
+    context, both = _server_context(), certificate.decode("latin-1")
+    load_chain(context, Pem(both, both))
     return context
 
 

@@ -19,12 +19,13 @@ from typing import Any, Final
 
 import trio
 
+from cxfr_proxy import shortage
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, DomainRefused, FaultList, NodeError, NoRoom
-from cxfr_proxy.net import proxy_protocol, shortage
+from cxfr_proxy.net import proxy_protocol
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.node_tls import NodeCertificate, node_context, node_name, read_authorities
 from cxfr_proxy.net.pem import Pem

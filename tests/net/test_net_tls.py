@@ -15,10 +15,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from relay_tools import no_leak, pem, shake_hands, write_pem
+from shortages import few_descriptors
 
 from cxfr_proxy.config.table import KeyPair
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import ServerCertificates, development_certificate, show_certificates
+from cxfr_proxy.shortage import passes
 
 
 async def hand_shake(
@@ -242,3 +245,15 @@ def test_a_fifo_is_no_certificate(tmp_path: Path) -> None:
     os.mkfifo(certificate)
     with pytest.raises(ConfigError, match="It is a FIFO, and no file"):
         served([KeyPair(certificate, certificate)])
+
+
+@pytest.mark.parametrize("free", [0, 1, 2])
+def test_what_can_t_be_handed_to_openssl_is_a_fault_that_passes(tmp_path: Path, free: int) -> None:
+    """Two descriptors are for the texts, and one is OpenSSL's."""
+    path = write_pem(tmp_path, "a.example")
+    files = read_pairs((KeyPair(path, path),))
+    with few_descriptors(free), pytest.raises(ConfigError, match="Too many open files") as caught:
+        show_certificates(files)
+    assert passes(caught.value)
+    with few_descriptors(3):
+        assert show_certificates(files).names("a.example")

@@ -15,6 +15,7 @@ from fake_workers import FakeWorker, House, house
 from object_graph import differences, values_in
 from other_values import OTHER
 from relay_tools import write_pem
+from shortages import few_descriptors
 from trio.testing import MockClock
 
 from cxfr_proxy import events
@@ -458,6 +459,76 @@ async def test_a_change_is_not_lost_in_an_order_that_does_not_read_it(
         assert shown(it.workers[1]) == ["a.example.pem"]
         await trio.sleep(5)
         assert shown(it.workers[1]) == ["a.example.pem", "b.example.pem"]
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("more", [[], ["b.example.pem"]])
+async def test_what_could_not_be_read_for_want_of_descriptors_is_read_by_and_by(
+    tmp_path: Path,
+    settings: Path,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    asks: bool,
+    more: list[str],
+) -> None:
+    """A certificate is renewed once: it would expire if it were refused for good."""
+    users, directory, pair = tmp_path / "users.txt", tmp_path / "certificates", write_pem(tmp_path, "first.example")
+    make(directory)
+    write_pem(directory, "a.example")
+    write(users, "kim@h node1\n")
+    certificates = f"certificates = '{directory}'\n" if more else ""
+    write(settings, f"user-map = '{users}'\n{certificates}http-certificate = '{pair}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        worker, https = it.workers[1], it.supervisor._management._access.certificate
+        before = shown(worker)
+        await trio.sleep(5)
+        pair.write_bytes(write_pem(tmp_path, "second.example").read_bytes())
+        write_pem(directory, "b.example")
+        write(it.nodes, "node3 10.0.0.3 check=none\n")
+        write(users, "kim@h node3\nromeo@h node3\n")
+        with few_descriptors():
+            if asks:
+                with pytest.raises(ReloadRefused, match="Too many open files"):
+                    await it.supervisor.console.files.reload()
+            await trio.sleep(20)
+            assert shown(worker) == before
+            assert [row.name for row in await it.supervisor.console.nodes.rows()] == ["node1", "node2"]
+        failed = [record.message for record in caplog.records if record.message == "reload-failed"]
+        assert len(failed) < 10, "not once a second"
+        await trio.sleep(70)
+        assert shown(worker) == [*before, *more]
+        assert https.names("second.example")
+        assert [row.name for row in await it.supervisor.console.nodes.rows()] == ["node3"]
+        assert len(it.supervisor._management.users._assigned.listed) == 2
+    assert "fault" not in caplog.messages
+
+
+async def test_a_list_that_a_command_had_no_descriptor_for_is_followed(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, settings=settings) as it:
+        write(it.nodes, "node3 10.0.0.3 check=none\n")
+        with few_descriptors(), pytest.raises(ReloadRefused, match="Too many open files"):
+            await it.supervisor.console.files.reload()
+        await trio.sleep(5)
+        assert [row.name for row in await it.supervisor.console.nodes.rows()] == ["node3"]
+
+
+async def test_a_signal_that_found_few_descriptors_counts_by_and_by(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    """Nobody reads an answer to it, and this file is followed by nobody."""
+    pair = write_pem(tmp_path, "first.example")
+    write(settings, f"certificate = '{pair}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        pair.write_bytes(write_pem(tmp_path, "second.example").read_bytes())
+        with few_descriptors():
+            it.supervisor.reload_on_signal()
+            await trio.sleep(5)
+        certificates = it.supervisor._management.files.certificates
+        assert certificates.shown.names("first.example")
+        await trio.sleep(70)
+        assert certificates.shown.names("second.example")
 
 
 async def test_the_certificate_of_https_is_followed(

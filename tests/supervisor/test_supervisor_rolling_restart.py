@@ -151,6 +151,21 @@ async def test_a_new_one_that_does_not_come_up(
         assert (await last(it)).left == 0, "another attempt"
 
 
+async def test_one_that_could_not_be_started_has_not_died(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with settled(tmp_path) as it:
+        refuse(it)
+        it.workers[1].die()
+        await trio.sleep(5)
+        it.refuse = None
+        await trio.sleep(10)
+        assert sorted(it.workers) == [1, 2]
+        assert [row.deaths for row in it.supervisor.workers.worker_rows()] == [1, 0]
+    assert caplog.messages.count("worker-died") == 1
+    assert caplog.messages.count("worker-not-started") > 1
+
+
 async def test_a_new_one_that_hangs_at_its_start(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with settled(tmp_path) as it:
         it.greet = False

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import trio
 import trio.testing
 from relay_tools import no_leak, peer, pem, server_context, until, write_pem
+from shortages import few_descriptors
 
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
@@ -33,9 +33,9 @@ from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError, NoRoom
 from cxfr_proxy.net.connection_limit import open_descriptors
 from cxfr_proxy.net.node_tls import NodeCertificate
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
-from cxfr_proxy.net.shortage import of_connecting
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.session.commands import Dial
+from cxfr_proxy.shortage import of_connecting
 from cxfr_proxy.upstream.dial import Dialer, finding, has_broken, read_authorities_of
 from cxfr_proxy.xmpp.opening.header import read_header
 
@@ -460,23 +460,12 @@ async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowh
 # --- what this machine lacks
 
 
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Nothing can be opened in this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "no-such-name.invalid", "/nowhere"])
 async def test_that_there_is_no_descriptor_is_no_fault_of_the_nodes(dialer: Dialer, host: str) -> None:
     """The C library says then that it does not know the name."""
     "x".encode("idna")  # the codec, which has to be loaded
     place = UnixAddress(host) if host.startswith("/") else Address(host, 9)
-    with no_descriptors(), pytest.raises(NoRoom, match="Too many open files") as caught:
+    with few_descriptors(), pytest.raises(NoRoom, match="Too many open files") as caught:
         await dialer.dial(NodeSpec("n", place), "localhost", CLIENT)
     assert finding(caught.value) is Finding.UNTRIED
 
@@ -487,7 +476,8 @@ async def test_that_there_is_no_thread_is_no_fault_of_the_nodes(dialer: Dialer, 
         async def getaddrinfo(self, *_: object) -> NoReturn:
             raise RuntimeError(text)
 
-        getnameinfo = getaddrinfo
+        async def getnameinfo(self, *_: object) -> NoReturn:
+            raise NotImplementedError
 
     before = trio.socket.set_custom_hostname_resolver(NoThreads())
     try:

@@ -58,15 +58,6 @@ class Reloads:
             raise
         self.outcomes[part] = ReloadOutcome(worked=True, worked_at=time.time())
 
-    @contextmanager
-    def logged(self, part: ReloadPart) -> Iterator[None]:
-        """Note it, where nobody waits for the answer: faults are logged."""
-        try:
-            with self.noted(part):
-                yield
-        except ConfigError as exc:
-            log_faults(part, exc)
-
     def collected(self, part: ReloadPart, faults: Faults, *, noting: bool = True) -> Collected:
         """Note it, and add faults to those that were found in other parts."""
         return Collected(self.noted(part) if noting else nullcontext(), part, faults)

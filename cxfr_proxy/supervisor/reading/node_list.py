@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.admin.console.reloads import ReloadPart, Reloads
+import trio
+
+from cxfr_proxy import shortage
+from cxfr_proxy.admin.console.reloads import ReloadPart, Reloads, log_faults
 from cxfr_proxy.cluster.members import Changes, Cluster
 from cxfr_proxy.cluster.sources.source import NodeSource, Reading
 from cxfr_proxy.cluster.targets import RedirectTargets
@@ -70,8 +73,14 @@ class NodeList:
     async def watch(self) -> None:
         """Follow the source until cancelled. Faulty content is logged, and everything stays as it was."""
         while True:
-            with self._reloads.logged(ReloadPart.NODES), self._judged():
-                self._take(_checked(await self._source.next_reading()))
+            try:
+                with self._reloads.noted(ReloadPart.NODES), self._judged():
+                    self._take(_checked(await self._source.next_reading()))
+            except ConfigError as exc:
+                log_faults(ReloadPart.NODES, exc)
+                if shortage.passes(exc):
+                    await trio.sleep(shortage.AGAIN_SECONDS)
+                    self._source.unread()
 
     def allow(self, targets: RedirectTargets) -> None:
         """Let public addresses be within these, from the next reading on."""

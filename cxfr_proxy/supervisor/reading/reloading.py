@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy import shortage
 from cxfr_proxy.admin.console.reloads import Faults, ReloadPart, ReloadRefused, Reloads
 from cxfr_proxy.admin.http.access import Access
 from cxfr_proxy.admin.http.tokens import TokenList
@@ -41,8 +42,6 @@ from cxfr_proxy.supervisor.startup_log import log_certificates
 
 _LOOK_SECONDS: Final = 1.0
 """Seconds between two looks at the files that are followed. A look is a call of the system for each."""
-_AGAIN_SECONDS: Final = 60.0
-"""Seconds until a change is tried again that was refused for what is followed in another way."""
 _ELSEWHERE: Final = frozenset((ReloadPart.NODES, ReloadPart.USER_MAP))
 """These may become good without a change of the files that :meth:`Reloading.watch` looks at."""
 
@@ -110,7 +109,10 @@ class Reloading:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
-            await self._reload_and_log()
+            if not await self._reload_and_log():
+                with trio.move_on_after(shortage.AGAIN_SECONDS):
+                    await self._asked.wait()
+                self._asked.set()
 
     async def watch(self) -> None:
         """Read everything again when a file that is followed has changed, until cancelled. A change counts when two
@@ -121,7 +123,7 @@ class Reloading:
             await trio.sleep(_LOOK_SECONDS)
             now = self._look(self._settings.config)
             if now == before and now != self._seen and (now != tried or trio.current_time() >= again_at):
-                tried, again_at = now, trio.current_time() + _AGAIN_SECONDS
+                tried, again_at = now, trio.current_time() + shortage.AGAIN_SECONDS
                 await self._reload_and_log()
             before = now
 
@@ -134,11 +136,14 @@ class Reloading:
         files = [*map(str, files_of(config)), *(str(file) for file in others if file is not None)]
         return {file: version_of(file) for file in files}
 
-    async def _reload_and_log(self) -> None:
+    async def _reload_and_log(self) -> bool:
+        """Return false where it may work by and by as it is."""
         try:
             await self.reload()
         except ReloadRefused as exc:
             exc.log()
+            return not shortage.passes(exc)
+        return True
 
     async def reload(self) -> str:
         """Read settings, nodes, user map, certificates and tokens again. Return in a sentence what was done.
@@ -155,7 +160,8 @@ class Reloading:
             self._seen = before
             raise
         except ReloadRefused as exc:
-            if all(part in _ELSEWHERE for part, _ in exc.by_part):  # what has changed is good, and still to be taken
+            # What has changed is good then, or could not be read just now: it is still to be taken.
+            if all(part in _ELSEWHERE for part, _ in exc.by_part) or shortage.passes(exc):
                 self._seen = before
             raise
         done = [f"{nodes}, certificates read again"]
@@ -214,8 +220,12 @@ class Reloading:
                 self._users.unread()
                 raise
             if faults:
+                refused = ReloadRefused(faults)
                 self._put_back(found)
-                raise ReloadRefused(faults)
+                if shortage.passes(refused):  # the list and the map may be what could not be read
+                    self._nodes.unread()
+                    self._users.unread()
+                raise refused
             assert found.change is not None
             listed = self._use(found)
         with self._reloads.collected(ReloadPart.CERTIFICATES, faults, noting=again), trio.CancelScope(shield=True):

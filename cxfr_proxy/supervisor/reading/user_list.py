@@ -14,11 +14,13 @@ from typing import Protocol
 
 import trio
 
-from cxfr_proxy.admin.console.reloads import ReloadPart, Reloads
+from cxfr_proxy import shortage
+from cxfr_proxy.admin.console.reloads import ReloadPart, Reloads, log_faults
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.user_map import UserMap
+from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.messages import Listed
 
@@ -84,14 +86,22 @@ class UserList:
                     await trio.sleep_forever()
                 else:
                     await self._file.wait_changed()
-            if not self._waiting.cancelled_caught:  # else the file is another one
-                await self._read_changed()
+            if not self._waiting.cancelled_caught and not await self._read_changed():  # else the file is another one
+                with trio.move_on_after(shortage.AGAIN_SECONDS) as self._waiting:
+                    await trio.sleep_forever()
+                self.unread()
 
-    async def _read_changed(self) -> None:
+    async def _read_changed(self) -> bool:
+        """Return false where it may be read by and by as it is."""
         async with self.being_read:
             if self._file is not None:
-                with self._reloads.logged(ReloadPart.USER_MAP):
-                    self.take(await self.read(self._file.path))
+                try:
+                    with self._reloads.noted(ReloadPart.USER_MAP):
+                        self.take(await self.read(self._file.path))
+                except ConfigError as exc:
+                    log_faults(ReloadPart.USER_MAP, exc)
+                    return not shortage.passes(exc)
+        return True
 
     async def read(self, path: str | os.PathLike[str] | None) -> ReadUsers | None:
         """Read that file in a thread; ``None``: there is none. The caller holds :attr:`being_read`, until it has taken

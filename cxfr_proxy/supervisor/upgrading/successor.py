@@ -238,22 +238,10 @@ class UpgradeRun:
 
     async def _replace(self) -> str | None:
         begins = self._host.handover_begins()
-        ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                given = [theirs.fileno(), *begins.descriptors]
-                process = await trio.lowlevel.open_process(
-                    self._line,
-                    pass_fds=given,
-                    stdin=subprocess.DEVNULL,
-                    env={**os.environ, **self._environment, VARIABLE: str(theirs.fileno())},
-                )
+            process, ours = await self._start(begins.descriptors)
         except OSError as exc:
-            ours.close()
-            return f"{self._line[0]}: {exc.strerror or exc}"
-        except BaseException:
-            ours.close()
-            raise
+            return f"{self._line[0]} can't be started: {exc.strerror or exc}"
         self._pid = process.pid
         emit(_log, "upgrade-begins", program=self._line[0], pid=process.pid, sessions=self._host.sessions)
         self._channel = handover_channel(ours)
@@ -274,6 +262,22 @@ class UpgradeRun:
                 with trio.CancelScope(shield=True):  # short: SIGKILL cannot be refused
                     await process.wait()
         return failure
+
+    async def _start(self, descriptors: Sequence[int]) -> tuple[trio.Process, socket.socket]:
+        """Return the new one, and this end of the channel to it. Raises ``OSError``."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = await trio.lowlevel.open_process(
+                    self._line,
+                    pass_fds=[theirs.fileno(), *descriptors],
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **self._environment, VARIABLE: str(theirs.fileno())},
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return process, ours
 
     async def _tell_earlier_news(self, channel: StreamChannel[HandoverMessage]) -> None:
         """Tell them one at a time: all of them may be more than the channel holds."""

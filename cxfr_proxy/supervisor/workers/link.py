@@ -180,8 +180,8 @@ class Link:
 
     @property
     def died(self) -> bool:
-        """Return whether it is gone, and not because it was told to."""
-        return self.gone and (self.state is not LinkState.STOPPING or self.code != 0)
+        """Return whether it is gone, and not because it was told to. One that could not be started has not died."""
+        return self.gone and self.pid is not None and (self.state is not LinkState.STOPPING or self.code != 0)
 
     # --- its life
 

@@ -219,6 +219,8 @@ class WorkerSlots:
 
     def _log_end(self, link: Link) -> None:
         sessions = link.counts.sessions
+        if link.pid is None:
+            return  # it never was a worker: why is said already
         if link.died:
             self.cut |= self.stopping and bool(sessions)
             emit(

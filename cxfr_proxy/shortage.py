@@ -1,6 +1,7 @@
-"""Tell what this machine is short of from what is wrong with the other end of a connection.
+"""Tell what this machine is short of from what is wrong with a file, or with the other end of a connection.
 
-A connection that could not even be begun says nothing of whoever would have been at its other end.
+A connection that could not even be begun says nothing of whoever would have been at its other end, and a file that
+could not be opened nothing of what is in it. Both are tried again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,21 @@ import os
 import socket
 from typing import Final
 
+from cxfr_proxy.errors import ConfigError
+
 SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 """Errors that pass once others have closed: no descriptors left, or no memory."""
+AGAIN_SECONDS: Final = 60.0
+"""Seconds until the operator's files are read again that could not be read for such an error."""
 
 _TO_CONNECT: Final = SHORTAGES | {errno.EADDRNOTAVAIL}
 """Those of a connection that is to be made: all local ports may be in use for that address (ip(7))."""
+
+
+def passes(exc: ConfigError) -> bool:
+    """Return whether one of the faults may be over by itself: this machine lacked something for reading a file."""
+    causes = (each.__cause__ for each in (exc, *exc.errors))
+    return any(isinstance(cause, OSError) and cause.errno in SHORTAGES for cause in causes)
 
 
 def of_connecting(exc: OSError) -> str | None:
