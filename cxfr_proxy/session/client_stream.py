@@ -69,7 +69,7 @@ def read(parts: Parts) -> None:
         if piece is None:
             return
         looks_left -= 1
-        if opening is not None and piece.event is not None:
+        if opening is not None and opening.header_may_repeat and piece.event is not None:
             opening.note_piece()
         _on_piece(parts, piece)
         if piece.last:
@@ -122,8 +122,10 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         # With XEP-0198 the stanza stays unacknowledged, so the client knows that it did not arrive.
         parts.accounting.miss(is_stanza and not parts.accounting.management.on)
         return
-    negotiating = parts.state is _NEGOTIATING
-    if client.looks_left and not negotiating:
+    if parts.negotiating is not None:
+        _on_stream_element(parts, local, piece, position)
+        return
+    if client.looks_left:
         _get_to_know(parts, local, data)
     stand_in = parts.stand_in
     if stand_in is not None and standing_in.on_client_element(parts, stand_in, local, data, position):
@@ -131,7 +133,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     # The node has to see acknowledgements with its own counts, so <a/> is no ordinary stanza here. A stanza with a
     # prefix is counted as one (XEP-0198), so it has to be treated as one.
     usual = is_stanza or (name in USUAL and name != "a")
-    if not negotiating and (usual or not parts.node.writable):
+    if usual or not parts.node.writable:
         _on_stanza(parts, local, data, position)
     else:
         _on_stream_element(parts, local, piece, position)
@@ -155,16 +157,20 @@ def _on_stream_element(parts: Parts, local: str, piece: Piece, position: int) ->
         _reroute(parts, opening, piece)
         return
     if parts.opening is not None and verdict.forward:
-        parts.opening.note_client(verdict, parts.now, proved=negotiation.proved)
+        parts.opening.note_client(verdict, parts.now, negotiation)
     _pass(parts, verdict, is_stanza=local in STANZAS)
     standing_in.on_client_asked(parts)
-    question = parts.closing.question if parts.closing is not None else None
     if local == "a":
-        exchanging.on_client_ack(parts, piece.data)
-    if local == "a" and question is not None and question.is_covered(piece.data, client.header.context):
-        ending.on_last_answer(parts)
+        _on_ack(parts, piece.data)
     if was_inactive and not negotiation.inactive:
         parts.report(Awakened())
+
+
+def _on_ack(parts: Parts, data: bytes) -> None:
+    question = parts.closing.question if parts.closing is not None else None
+    exchanging.on_client_ack(parts, data)
+    if question is not None and question.is_covered(data, parts.client.header.context):
+        ending.on_last_answer(parts)
 
 
 def _pass(parts: Parts, verdict: ElementVerdict, *, is_stanza: bool) -> None:
@@ -182,16 +188,21 @@ def _pass(parts: Parts, verdict: ElementVerdict, *, is_stanza: bool) -> None:
         parts.pass_up(verdict.forward)
     if verdict.failed is not None:
         parts.report(verdict.failed)
+    if verdict.answer:
+        _answer(parts, verdict)
+    if verdict.hold_client:
+        parts.client.hold(True)
+        parts.choose_reading()
+
+
+def _answer(parts: Parts, verdict: ElementVerdict) -> None:
     opening = parts.opening
-    if verdict.answer and opening is not None and opening.features is Features.DUE:
+    if opening is not None and opening.features is Features.DUE:
         # It asked before it had a header; an answer in front of the header would not be XML of any stream.
         opening.postpone(verdict.answer)
         verdict.hold_client = True
     else:
         parts.send(_CLIENT, verdict.answer)
-    if verdict.hold_client:
-        parts.client.hold(True)
-        parts.choose_reading()
 
 
 # --- another node

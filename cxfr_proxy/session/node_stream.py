@@ -12,7 +12,7 @@ from typing import Final
 from cxfr_proxy.errors import NodeError
 from cxfr_proxy.session import client_stream, climbing, ending, exchanging, injecting, node_end, standing_in
 from cxfr_proxy.session.commands import BoundTo, Forged, Reason, Resumable, Warned
-from cxfr_proxy.session.legs import NodeLeg
+from cxfr_proxy.session.opening import Opening
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.tables import Features, State, Where
 from cxfr_proxy.xmpp import connection_transfer, stanza
@@ -31,7 +31,6 @@ from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 
-_NEGOTIATING: Final = State.NEGOTIATING
 _DUE: Final = Features.DUE
 _PROXYS: Final = Features.PROXYS
 _ONLY_THE_SERVER: Final = "only the server may move a connection"
@@ -44,15 +43,15 @@ def read(parts: Parts) -> None:
     """Read what was fed, as :func:`.client_stream.read` does."""
     node = parts.node
     looks_left = MAX_EVENTS_PER_SCAN
-    while node.wanted and (parts.state is _NEGOTIATING or not node.lane.opened):
+    while node.wanted and (parts.negotiating is not None or not node.lane.opened):
         # Stepwise as long as an element may begin a new stream; the node's elements may be many, so this call looks at
         # a bounded number.
         piece = node.lane.next() if looks_left else None
         if piece is None:
             return
         looks_left -= 1
-        _on_piece(parts, node, piece)
-        if piece.last and parts.state is _NEGOTIATING:
+        _on_piece(parts, piece)
+        if piece.last and parts.negotiating is not None:
             return
     data = node.lane.take_unread()
     if node.wanted:
@@ -71,12 +70,11 @@ def on_scanned(parts: Parts, ready: bytes) -> None:
     """Go through what the node's lane has released, and any events among it."""
     node = parts.node
     for piece in node.lane.pieces(ready):
-        _on_piece(parts, node, piece)
+        if node.wanted:  # or the stream is over, or was exchanged for another node's in the middle of this chunk
+            _on_piece(parts, piece)
 
 
-def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
-    if not node.wanted:
-        return  # the stream is over, or was exchanged for another node's in the middle of this chunk
+def _on_piece(parts: Parts, piece: Piece) -> None:
     match piece.event:
         case WholeElement() as element:  # Python 3.11 takes 150 ns longer to take its fields out by a pattern
             _on_element(parts, element.name, piece, element.stanzas)
@@ -110,7 +108,9 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     local = name.rpartition(":")[2]
     is_stanza = local in STANZAS
     # In front of all that follows: a stanza that comes again was looked at when it came first.
-    if parts.has_business_with_node and _is_between(parts, local, piece.data, position, is_stanza=is_stanza):
+    if (parts.exchange is not None or parts.stand_in is not None) and _is_between(
+        parts, local, piece.data, position, is_stanza=is_stanza
+    ):
         return
     if not piece.whole:
         _on_cut_through(parts, name, piece.data, header)
@@ -118,7 +118,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         return
     elif is_stanza and parts.withholds:
         parts.pass_stanza_down(piece.data)
-    elif parts.state is not _NEGOTIATING and name in USUAL and name != "a":
+    elif parts.negotiating is None and name in USUAL and name != "a":
         parts.pass_down(piece.data)
     else:
         _on_stream_element(parts, name, piece.data, header, position)
@@ -155,23 +155,27 @@ def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeade
     try:
         verdict = parts.negotiation.from_node(data, header, parts.domain, position)
     except stanza.MalformedElement:
-        if parts.state is _NEGOTIATING:
+        if parts.negotiating is not None:
             node_end.on_fault(parts, NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
             return
         parts.report(Warned("it sent an element that can't be read, which was dropped"))
         if name.rpartition(":")[2] in STANZAS:
             injecting.swallow_down(parts, position)
         return
-    opening = parts.opening
-    # The client was held until the node greets, so that no login goes to a node that says nothing.
-    if verdict.greets and opening is not None and opening.early is not None:
-        verdict.hold_client = False  # the login that was held back for a node that greets may go now
-    if verdict.greets and opening is not None and opening.features is _PROXYS:
-        opening.see_features()
-        verdict.forward = b""
-    elif verdict.forward:
+    if verdict.greets and parts.opening is not None:
+        _on_greeting(parts.opening, verdict)
+    if verdict.forward:
         _fit_to_header(parts, verdict, header)
     _pass(parts, verdict)
+
+
+def _on_greeting(opening: Opening, verdict: ElementVerdict) -> None:
+    # The client was held until the node greets, so that no login goes to a node that says nothing.
+    if opening.early is not None:
+        verdict.hold_client = False  # the login that was held back for a node that greets may go now
+    if opening.features is _PROXYS:
+        opening.see_features()
+        verdict.forward = b""
 
 
 def _fit_to_header(parts: Parts, verdict: ElementVerdict, header: StreamHeader) -> None:
@@ -239,40 +243,42 @@ def _on_cut_through(parts: Parts, name: str, data: bytes, header: StreamHeader) 
 
 
 def _pass(parts: Parts, verdict: ElementVerdict) -> None:
-    negotiation = parts.negotiation
     if verdict.ends is not None:
         _report_warnings(parts)
         node_end.on_error(parts, verdict.ends, verdict)
         return
-    opening = parts.opening
-    if opening is not None:
-        opening.note_node(verdict, parts.now, proved=negotiation.proved)
-        if verdict.greets:
-            # The time for a greeting is over; from here on the whole login has its limit.
-            parts.wait_until(opening.bind_by)
     parts.pass_down(verdict.forward)
     if verdict.failed is not None:
         parts.report(verdict.failed)
-    if opening is not None and opening.features is _DUE:
-        opening.see_features()
-        answer = opening.take_answer()
-        if answer:
-            parts.pass_down(answer)
-            verdict.hold_client = False
-    if parts.negotiating is not None:
-        if verdict.restart:
-            parts.restart()
-        if verdict.bound is not None:
-            _on_bound(parts, verdict.bound)
+    if parts.opening is not None:
+        _open(parts, parts.opening, verdict)
     if verdict.resumable:
         _on_resumable(parts)
-    if negotiation.warnings:
+    if parts.negotiation.warnings:
         _report_warnings(parts)
     # During an exchange the client is held for another reason. Reading on comes last: it may end the session.
     if verdict.hold_client is False and parts.client.held and parts.exchange is None:
         parts.client.hold(False)
         parts.choose_reading()
         client_stream.read(parts)
+
+
+def _open(parts: Parts, opening: Opening, verdict: ElementVerdict) -> None:
+    """Go on with the opening, behind an element of the node's."""
+    opening.note_node(verdict, parts.now, parts.negotiation)
+    if verdict.greets:
+        # The time for a greeting is over; from here on the whole login has its limit.
+        parts.wait_until(opening.bind_by)
+    if opening.features is _DUE:
+        opening.see_features()
+        answer = opening.take_answer()
+        if answer:
+            parts.pass_down(answer)
+            verdict.hold_client = False
+    if verdict.restart and parts.negotiating is not None:
+        parts.restart()
+    if verdict.bound is not None and parts.negotiating is not None:
+        _on_bound(parts, verdict.bound)
 
 
 def _report_warnings(parts: Parts) -> None:

@@ -15,6 +15,7 @@ from cxfr_proxy.session.commands import EarlyLogin
 from cxfr_proxy.session.node_owes import End, Owes, Turn
 from cxfr_proxy.session.tables import FEATURES, Features, follow
 from cxfr_proxy.xmpp.opening.login import Login
+from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
 _DUE: Final = Features.DUE
@@ -67,7 +68,7 @@ class Opening:
         """Note that the client has sent something that does not repeat its header."""
         self.header_may_repeat = False
 
-    def note_client(self, verdict: ElementVerdict, now: float, *, proved: bool) -> None:
+    def note_client(self, verdict: ElementVerdict, now: float, negotiation: Negotiation) -> None:
         """Note an element of the client's that the node gets."""
         if not verdict.asks:
             self.turn.note_odd()
@@ -75,7 +76,7 @@ class Opening:
         elif verdict.hold_client and verdict.begins is None:
             self.turn.responded(now)
         else:
-            self.turn.asked(now, proved=proved)
+            self.turn.asked(now, proved=negotiation.proved)
 
     def settle_for_node(self) -> None:
         """Keep the node: the client has sent what is no part of a login, and waits for this node's answer."""
@@ -97,17 +98,18 @@ class Opening:
 
     # --- the node
 
-    def note_node(self, verdict: ElementVerdict, now: float, *, proved: bool) -> None:
+    def note_node(self, verdict: ElementVerdict, now: float, negotiation: Negotiation) -> None:
         """Note an element of the node's."""
         turn = self.turn
         if verdict.greets:
             turn.greeted(now)
         elif verdict.restart:
             turn.accepted(now, restarts=True)
-        elif verdict.hold_client is False and proved:
-            turn.accepted(now, restarts=False)
         elif verdict.hold_client is False:
-            turn.answered(challenges=verdict.failed is None)
+            if negotiation.proved:
+                turn.accepted(now, restarts=False)
+            else:
+                turn.answered(challenges=verdict.failed is None)
         elif turn.owes is _RESOURCE:
             turn.answered()
 

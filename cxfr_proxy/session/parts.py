@@ -224,11 +224,6 @@ class Parts:
         return self.exchange is not None and self.exchange.on_old_leg
 
     @property
-    def has_business_with_node(self) -> bool:
-        """Whether something of the node's may be for the proxy itself: it exchanges the leg, or stands in."""
-        return self.exchange is not None or self.stand_in is not None
-
-    @property
     def broken(self) -> bool:
         """Whether the connection to the node is gone, and another one is waited for."""
         return self.exchange is not None and self.exchange.broken

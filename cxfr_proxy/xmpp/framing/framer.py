@@ -152,12 +152,12 @@ def behind_usual_header(data: bytes, *, max_element_bytes: int | None, max_depth
     ``None`` if it begins with none, or with one that is longer than ``max_element_bytes``: then :func:`new_framer`
     reads it, and reports any fault.
     """
-    end = glance(data)
-    if not end or (max_element_bytes is not None and end > max_element_bytes):
+    header = glance(data)
+    if not header or (max_element_bytes is not None and len(header) > max_element_bytes):
         return None
     if ENGINE.native is not None:
-        return ENGINE.native(USUAL_TAG, end, max_element_bytes, max_depth)
-    return ExpatFramer.behind_usual_header(data[:end], max_element_bytes=max_element_bytes, max_depth=max_depth)
+        return ENGINE.native(USUAL_TAG, len(header), max_element_bytes, max_depth)
+    return ExpatFramer.behind_usual_header(header, max_element_bytes=max_element_bytes, max_depth=max_depth)
 
 
 def is_native(framer: Framer) -> bool:

@@ -74,7 +74,6 @@ class Lane:
     __slots__ = (
         "_acks",
         "_again",
-        "_begun",
         "_every",
         "_framer",
         "_max_depth",
@@ -97,17 +96,15 @@ class Lane:
         self._reached: int | None = None
         self._every = self._acks = False
         self.cut_head = b""
-        self.restart()
+        self._framer = _NOT_BEGUN
+        self.opened = False
+        self._spaces = 0
 
     def restart(self) -> None:
         """Begin a new stream (RFC 6120 section 4.3.3). Bytes that were fed and not read yet belong to it."""
         self._framer = _NOT_BEGUN
         self.opened = False
-        self._begun = False
         self._spaces = 0
-        if self.unread:
-            unread, self.unread = self.unread, b""
-            self.feed(unread)
 
     def report_every(self, every: bool) -> None:
         """Set whether scanning reports each element from here on, or only what wants a look."""
@@ -255,14 +252,6 @@ class Lane:
 
     def feed(self, data: bytes) -> None:
         """Take bytes for :meth:`next` to read."""
-        if not data:
-            return
-        if not self._begun:
-            rest = data.lstrip(_SPACE)
-            self._begun = bool(rest)
-            if rest is not data:
-                self._count_spaces(len(data) - len(rest))
-                data = rest
         self.unread = self.unread + data if self.unread else data
 
     def next(self) -> Piece | None:
@@ -275,12 +264,7 @@ class Lane:
             if not unread:
                 return None
             if framer is _NOT_BEGUN:
-                usual = behind_usual_header(
-                    unread, max_element_bytes=self._max_element_bytes, max_depth=self._max_depth
-                )
-                if usual is not None:
-                    return self._open_at_a_glance(usual)
-                framer = self._begin()
+                return self._begin(unread)
             at = framer.position
             used = framer.step(unread)
             self.unread = rest = unread[used:]
@@ -292,6 +276,27 @@ class Lane:
                     self._spaces = 0
                     return Piece(event, unread[:used], True, not rest)
             self._keep(unread[:used])
+        return self._next_of_held()
+
+    def _begin(self, unread: bytes) -> Piece | None:
+        """Return what a new stream begins with, as :meth:`next` does: a usual header at a glance."""
+        framer = behind_usual_header(unread, max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
+        if framer is not None:
+            end = framer.boundary
+            self.unread = rest = unread[end:]
+            self._go_on_with(framer)
+            return Piece(StreamStart(0, end), unread[:end], True, not rest)
+        stream = unread.lstrip(_SPACE)
+        if stream is unread:
+            self._read_header()
+        else:
+            self.unread = stream
+            self._count_spaces(len(unread) - len(stream))
+        return self.next()
+
+    def _next_of_held(self) -> Piece | None:
+        """Return the next piece of what the framer has read, and the lane has kept."""
+        framer = self._framer
         if not framer.events:
             spaces = self._release(framer.boundary, None)
             if spaces is not None:
@@ -310,7 +315,7 @@ class Lane:
         self._spaces += count
         limit = self._max_element_bytes
         if limit is not None and self._spaces > limit:
-            framer = self._framer if self._framer is not _NOT_BEGUN else self._begin()
+            framer = self._framer if self._framer is not _NOT_BEGUN else self._read_header()
             at = framer.boundary
             text = f"more than {limit} bytes of white space"
             framer.events.append(StreamFault(at, at, StreamCondition.POLICY_VIOLATION, text))
@@ -319,27 +324,23 @@ class Lane:
         """Have :meth:`next` return this piece once more, for another reader, with that note."""
         self._again = Piece(piece.event, piece.data, piece.whole, note=note)  # not the last: more may be fed before
 
-    def _begin(self) -> Framer:
+    def _read_header(self) -> Framer:
         """Have a framer read whatever the stream begins with."""
         self._framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
-        self._framer.every, self._framer.acks = self._every, self._acks
         return self._framer
-
-    def _open_at_a_glance(self, framer: Framer) -> Piece:
-        """Go on behind a usual header, where that framer stands."""
-        end, unread = framer.boundary, self.unread
-        framer.every, framer.acks = self._every, self._acks
-        self._framer, self.unread = framer, unread[end:]
-        self._spaces = 0
-        self.opened = True
-        return Piece(StreamStart(0, end), unread[:end], last=not self.unread)
 
     def _go_behind_header(self, header: StreamStart) -> None:
         before = self._framer
         tag = stanza.tag_name(bytes(before.held[: header.end]))
-        self._framer = behind_header(before, tag, max_depth=self._max_depth)
-        self._framer.every, self._framer.acks = self._every, self._acks
-        self._framer.held = before.held
+        framer = behind_header(before, tag, max_depth=self._max_depth)
+        framer.held = before.held
+        self._go_on_with(framer)
+
+    def _go_on_with(self, framer: Framer) -> None:
+        """Have that framer read the stream, of which the header is read."""
+        framer.every, framer.acks = self._every, self._acks
+        self._framer = framer
+        self._spaces = 0
         self.opened = True
 
     def _release(self, end: int, event: FramerEvent | None) -> Piece | None:

@@ -40,11 +40,12 @@ CONTEXT: Final = f'<stream:stream xmlns="{names.CLIENT}" xmlns:stream="{names.ST
 """A usual header's namespaces and nothing else: one object for all streams that have no others."""
 
 
-def glance(data: bytes) -> int:
-    """Return how many bytes of ``data`` are a usual header; 0 where it begins with none, or with part of one."""
-    # No value holds a ">", and neither does what may come before the tag, but for the declaration's end.
-    end = data.find(b">", max(0, data.find(b"<stream:stream"))) + 1
-    return end if 0 < end <= MAX_BYTES and attributes(data[:end]) is not None else 0
+def glance(data: bytes) -> bytes:
+    """Return the usual header that ``data`` begins with; empty where it begins with none, or with part of one."""
+    # No value holds a ">", and neither does what may come before the tag, but for the declaration's end. Without a tag
+    # this finds an end or none, and attributes() finds no header.
+    header = data[: data.find(b">", data.find(b"<stream:stream"), MAX_BYTES) + 1]
+    return header if attributes(header) is not None else b""
 
 
 @functools.lru_cache(maxsize=256)
