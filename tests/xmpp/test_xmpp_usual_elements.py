@@ -38,6 +38,8 @@ BINDS = [
     f"<iq type='result' id='b1' to='example.org/x'><bind {BIND}><jid></jid></bind></iq>",
     f"<iq type='result' from='example.org' xml:lang='en'><bind {BIND}><jid>juliet</jid></bind></iq>",
     f"<iq type='error' id='b1'><bind {BIND}/></iq>",
+    f"<iq to=' type=' from=' id=' type='set' id='b1'><bind {BIND}/></iq>",
+    f"<iq type='set' id='b1' to=' type=' from=' id='><bind {BIND}/></iq>",
 ]
 ODD = [
     f"<auth {SASL} mechanism='PLAIN' a='b'>AGEAYg==</auth>",

@@ -24,7 +24,7 @@ from cxfr_proxy.xmpp.framing.framer import StreamEnd, StreamFault, StreamStart, 
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
-from cxfr_proxy.xmpp.opening.login import Login, login_of, named_by, read_login
+from cxfr_proxy.xmpp.opening.login import Login, ReadLogin, login_of, named_by, read_login
 from cxfr_proxy.xmpp.opening.sasl import request_of
 from cxfr_proxy.xmpp.opening.usual_elements import read_auth
 
@@ -211,8 +211,9 @@ class ClientOpening:
         auth = read_auth(piece.data) if not self._tls_first else None
         if auth is not None:
             request = request_of(auth)
-            self._lane.put_back(piece, request)  # which is read again behind the node's greeting
-            return Opened(header, login_of(request, header.to or ""), greeted=True)
+            login = login_of(request, header.to or "")
+            self._lane.put_back(piece, ReadLogin(request, login))  # behind the node's greeting it comes again
+            return Opened(header, login, greeted=True)
         try:
             element = stanza.parse(piece.data, header.context)
         except stanza.MalformedElement as exc:

@@ -28,6 +28,13 @@ class Login(Struct, frozen=True, gc=False):
     previd: str | None = None
 
 
+class ReadLogin(Struct, frozen=True, gc=False):
+    """An ``<auth/>`` that was read before there was a node, and the login that it begins."""
+
+    request: SaslRequest
+    login: Login
+
+
 UNKNOWN: Final = Login()
 _LOGINS: Final = ((names.SASL, "auth"), (names.SASL2, "authenticate"))
 

@@ -25,7 +25,7 @@ from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import attempt, authzid, client_identity, features, sasl, usual_elements
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin, LoginAttempt
 from cxfr_proxy.xmpp.opening.header import StreamHeader
-from cxfr_proxy.xmpp.opening.login import login_of
+from cxfr_proxy.xmpp.opening.login import Login, ReadLogin, login_of
 from cxfr_proxy.xmpp.opening.sasl import SaslRequest
 from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 from cxfr_proxy.xmpp.stanza import Element
@@ -101,10 +101,11 @@ class Negotiation:
     def from_client(self, data: bytes, header: StreamHeader, position: int = 0, note: object = None) -> ElementVerdict:
         """Read one element of the client's, and return what is done with it. Raises :class:`ClientError`.
 
-        ``note``: a :class:`~.sasl.SaslRequest` is an ``<auth/>`` that was read before (:mod:`.client_opening`).
+        ``note``: a :class:`~.login.ReadLogin` is an ``<auth/>`` that was read before, behind the same header
+        (:mod:`.client_opening`).
         """
-        if isinstance(note, SaslRequest):
-            return self._on_auth(data, note, header, _SASL_REFUSAL)
+        if isinstance(note, ReadLogin):
+            return self._on_auth(data, note.request, header, _SASL_REFUSAL, note.login)
         if (auth := usual_elements.read_auth(data)) is not None:
             return self._on_auth(data, sasl.request_of(auth), header, _SASL_REFUSAL)
         if self._iq_auth is None and (bind := usual_elements.read_bind(data)) is not None:
@@ -145,7 +146,9 @@ class Negotiation:
                 return ElementVerdict(answer=_RESUMPTION_REFUSAL)
         return ElementVerdict(forward=data)
 
-    def _on_auth(self, data: bytes, request: SaslRequest, header: StreamHeader, refusal: bytes) -> ElementVerdict:
+    def _on_auth(
+        self, data: bytes, request: SaslRequest, header: StreamHeader, refusal: bytes, login: Login | None = None
+    ) -> ElementVerdict:
         self.attempt = attempt.begun(request, header)
         # A client could ask for a mechanism although it was taken out. By EXTERNAL, say, the node would judge the
         # proxy's certificate as if it were the client's.
@@ -156,7 +159,7 @@ class Negotiation:
             if fault is not None:
                 return ElementVerdict(answer=fault.failure(request.namespace), failed=self._fail(fault))
         # A login behind one that is under way, which the node has not failed yet, leads to no other node.
-        begins = None if self._authenticating else login_of(request, header.to or "")
+        begins = None if self._authenticating else login or login_of(request, header.to or "")
         self._authenticating = True
         return ElementVerdict(forward=data, hold_client=True, begins=begins, asks=begins is not None)
 
@@ -233,7 +236,9 @@ class Negotiation:
         if usual_elements.is_success(data):
             self._prove()
             return ElementVerdict(forward=data, hold_client=False, restart=True)
-        if self._may_be_bound and (bind := usual_elements.read_bind(data)) is not None and bind.type == "result":
+        # While a request of XEP-0078 is open, lxml has to read the answers.
+        may_bind = self.full_jid is None and self._iq_auth is None
+        if may_bind and (bind := usual_elements.read_bind(data)) is not None and bind.type == "result":
             return ElementVerdict(forward=data, bound=self._bound_to(bind.jid) if bind.jid else None)
         element = stanza.parse(data, header.context)
         match stanza.name_of(element):
@@ -265,12 +270,6 @@ class Negotiation:
                 failed = self._failed_by(element)
                 return ElementVerdict(forward=data, bound=self._bound_by(element, domain), failed=failed)
         return ElementVerdict(forward=data)
-
-    @property
-    def _may_be_bound(self) -> bool:
-        """Whether an answer to an IQ may bind the stream. While a request of XEP-0078 is open, lxml has to read the
-        answers."""
-        return self.full_jid is None and self._iq_auth is None
 
     def _prove(self) -> None:
         if self.attempt is not None:

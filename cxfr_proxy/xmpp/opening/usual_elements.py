@@ -33,12 +33,19 @@ _AUTH: Final = re.compile(
     rb"<auth(?:" + _SASL + _MECHANISM + rb"|" + _MECHANISM + _SASL + rb")>(" + _BASE64 + rb")</auth>"
 )
 _SUCCESS: Final = re.compile(rb"<success" + _SASL + rb"(?:/>|>" + _BASE64 + rb"</success>)")
-_ATTRIBUTE: Final = rb" (type|id|to|from|xml:lang)=(?:'(" + _VALUE + rb")'|\"(" + _VALUE + rb")\")"
+_ATTRIBUTE: Final = rb"(?: (?:type|id|to|from|xml:lang)=" + _quoted(_VALUE) + rb")"
+
+
+def _value_of(name: bytes) -> bytes:
+    """Return a pattern for the value of an attribute in the tag ahead, if the tag has it."""
+    return rb"(?=(?:" + _ATTRIBUTE + rb"*? " + name + rb"=['\"](?P<" + name + rb">" + _VALUE + rb"))?)"
+
+
 _BIND: Final = re.compile(
-    rb"<iq((?:" + _ATTRIBUTE + rb")*)><bind xmlns=" + _quoted(names.BIND.encode()) + rb"(?:/>|>"
+    rb"<iq" + _value_of(b"type") + _value_of(b"id") + _ATTRIBUTE + rb"*>"
+    rb"<bind xmlns=" + _quoted(names.BIND.encode()) + rb"(?:/>|>"
     rb"(?:<resource>" + _VALUE + rb"</resource>|<jid>(?P<jid>" + _VALUE + rb")</jid>)?</bind>)</iq>"
 )
-_ATTRIBUTES: Final = re.compile(_ATTRIBUTE)
 
 
 class UsualAuth(Struct, frozen=True, gc=False):
@@ -80,6 +87,9 @@ def read_bind(data: bytes) -> UsualBind | None:
     usual = _BIND.fullmatch(data)
     if usual is None:
         return None
-    said = {name: (single or double).decode() for name, single, double in _ATTRIBUTES.findall(usual[1])}
-    jid = usual["jid"]
-    return UsualBind(said.get(b"type"), said.get(b"id"), jid.decode() if jid else None)
+    kind, iq_id, jid = usual.group("type", "id", "jid")
+    return UsualBind(
+        kind.decode() if kind is not None else None,
+        iq_id.decode() if iq_id is not None else None,
+        jid.decode() if jid else None,
+    )
