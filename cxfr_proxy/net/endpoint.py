@@ -61,10 +61,11 @@ class Endpoint:
         poll.register(self.transport, select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    async def receive_some(self, most: int = RECORD_BYTES) -> bytes:
-        """Receive at most so many bytes; empty at the end of the stream. Always a checkpoint."""
+    async def receive_some(self, most: int = RECORD_BYTES, *, at_once: bool = False) -> bytes:
+        """Receive at most so many bytes; empty at the end of the stream. ``at_once``: they may have arrived already."""
+        read = partial(self.transport.read_now, most)
         try:
-            return await self.waits.call(self.transport, partial(self.transport.read_now, most), _WAIT_READABLE)
+            return await self.waits.call(self.transport, read, _WAIT_READABLE, at_once=at_once)
         except ssl.SSLZeroReturnError:
             return b""  # raised instead of an empty read once we have ended TLS, too
 

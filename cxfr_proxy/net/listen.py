@@ -24,8 +24,9 @@ from cxfr_proxy.tasks import Task, isolated, keep_going, once
 
 BACKLOG: Final = 1024
 """Most connections that may wait to be accepted: as many as come back within a second of a node's death."""
-_ACCEPTED_TOGETHER: Final = 32
-"""Most connections accepted in a row before those that are open get their turn."""
+_ACCEPTED_TOGETHER: Final = 16
+"""Most connections accepted in a row before those that are open get their turn: where each is answered with the first
+half of a TLS handshake at once, that takes some 4 ms, as long as a part of the pump's turn."""
 _GONE: Final = frozenset(
     (
         errno.ECONNABORTED,

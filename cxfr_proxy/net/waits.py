@@ -33,8 +33,9 @@ class Waits(Protocol):
         """Repeat the call until it does not block, and return what it returns.
 
         ``doing`` is what it usually waits for. Others get their turn even if it never blocks: a peer that is faster
-        than we are would keep us from everybody else, and our own deadlines from us. ``at_once``: something is known
-        to have arrived that was not read yet. Raises the call's ``OSError`` where to wait would be in vain.
+        than we are would keep us from everybody else, and our own deadlines from us. ``at_once``: something has
+        probably arrived already; for the few reads of a connection of which the caller knows that. Raises the call's
+        ``OSError`` where to wait would be in vain.
         """
         ...
 

@@ -181,7 +181,8 @@ class ClientConnection:
 
     async def _sniff(self) -> BegunStream | None:
         """Find out by the first byte whether the client begins with TLS; ``None`` if it sends nothing."""
-        seen = await self._endpoint.peek(RECORD_BYTES)
+        # At once: where many connect, the first bytes come while the connection waits to be accepted.
+        seen = await self._endpoint.peek(RECORD_BYTES, at_once=True)
         first = seen[:1]
         if first and is_handshake(seen):
             return await self._start_tls(hello=seen)
@@ -198,8 +199,8 @@ class ClientConnection:
         self._last_words = self._opening.refuse
 
     async def _read_any(self) -> BegunStream | None:
-        """Read a stream, or HTTP, which may become one."""
-        data = await self._endpoint.receive_some()
+        """Read a stream, or HTTP, which may become one. Something has arrived as a rule."""
+        data = await self._receive(at_once=True)
         if data and self._rules.is_http(data):
             return await self._read_request(data)
         return await self._read(data)
@@ -243,9 +244,9 @@ class ClientConnection:
         registry.disconnected(former)
         return found
 
-    async def _receive(self) -> bytes:
+    async def _receive(self, *, at_once: bool = False) -> bytes:
         try:
-            return await self._endpoint.receive_some()
+            return await self._endpoint.receive_some(at_once=at_once)
         except TransportFault as fault:
             raise ClientError(fault.condition, fault.text) from fault
 
@@ -304,8 +305,9 @@ class ClientConnection:
             return None
         self._expect_stream()
         self._waits.deadline = latest if latest is not None else trio.current_time() + rules.negotiation_timeout
-        # Behind STARTTLS the stream goes on that has asked for it; with TLS from the first byte, nobody knows yet.
-        return await (self._read_any() if domain is None else self._read(await self._receive()))
+        # With TLS 1.3 a client sends its header right behind the handshake. Behind STARTTLS the stream goes on that has
+        # asked for it; with TLS from the first byte, nobody knows yet.
+        return await (self._read_any() if domain is None else self._read(await self._receive(at_once=True)))
 
     def _tls_failed(self, failure: TlsFailure, reason: str) -> None:
         self._context.registry.counts.totals.count_failed_handshake(failure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import cast
@@ -91,6 +92,7 @@ class World:
         self.registry = Registry(self.listener, redirect_window=60.0)
         self.limit = ConnectionLimit(10)
         self._nursery = nursery
+        self.pump = pump
         self.server = ClientServer(
             config,
             rules=ConnectionRules(config, cluster, served(domains=("example.org",))),
@@ -163,6 +165,48 @@ async def test_a_session_has_the_duties_of_its_connection() -> None:
             it.router.far[0].close()
             await until(lambda: not list(it.registry))
             assert it.counted == (0, 0)
+
+
+async def test_what_came_before_the_connection_was_accepted_is_read_at_once() -> None:
+    with no_leak():
+        async with world() as it:
+            far = it.connect()
+            assert [live.id for live in it.registry] == [1], "nobody has asked epoll yet"
+            far.close()
+
+
+async def test_what_comes_right_behind_the_handshake_is_read_at_once() -> None:
+    """As a header does with TLS 1.3."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    comes, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(comes, goes)
+    with no_leak():
+        async with world() as it:
+            near, far = socket.socketpair()
+            number = near.fileno()
+            far.setblocking(False)
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            far.send(goes.read())
+            it.limit.enter()
+            it.server.serve(near, "")
+            comes.write(far.recv(65_536))
+            client.do_handshake()
+            client.write(HEADER)
+            reported: list[int] = []
+            serve = it.pump.on_ready
+
+            def on_ready(fd: int, events: int) -> None:
+                if fd == number and not list(it.registry):
+                    reported.append(fd)
+                serve(fd, events)
+
+            it.pump.on_ready = on_ready  # type: ignore[method-assign]
+            far.send(goes.read())
+            await until(lambda: list(it.registry))
+            assert reported == [number]
+            far.close()
 
 
 @pytest.mark.parametrize("where", ["session", "registry"])
