@@ -41,7 +41,7 @@ from cxfr_proxy.transfers.orders import Orders
 from cxfr_proxy.transfers.own_logins import OwnLogins
 from cxfr_proxy.transfers.pace import Pace
 from cxfr_proxy.transfers.planner import Planner
-from cxfr_proxy.transfers.queues import WITHOUT_ROOM, Queues, Urgency, Waiting
+from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Addressed, Relayed
@@ -250,6 +250,7 @@ class Mover:
             # A session that turns out to stay has not used the token: the next one gets it.
             if self._move_first():
                 self._pace.spend()
+                self._tell_pace()
 
     async def _wait_for_work(self) -> None:
         while not self._queues:
@@ -260,19 +261,26 @@ class Mover:
             await self._work.wait()
 
     async def _wait_for_room(self) -> None:
-        """Wait until the session whose turn it is can be taken to another node. One that the proxy can't take anywhere
-        need not wait."""
+        """Wait until a session can be taken to another node, if all wait for that. One that the proxy can't take
+        anywhere need not wait."""
         waits = False
-        while (waiting := self._queues.first) is not None and not self._has_room(waiting):
+        while self._queues and ((waiting := self._first) is None or not self._has_room(waiting)):
             self._waits_for_room = waits = True
-            without_room = WITHOUT_ROOM.get(waiting.urgency)
-            if without_room is not None:
-                self._queues.take()
-                self._queues.put(replace(waiting, urgency=without_room))
+            if waiting is not None:
+                self._queues.note_without_room(waiting)
                 await trio.lowlevel.checkpoint()
             else:
+                self._tell_pace()  # some may have turned out to stay
                 await self._logins.change()
-        self._waits_for_room = waits
+        passed_over = self._first is not next(self._queues.heads, None)
+        self._waits_for_room = waits or passed_over
+
+    @property
+    def _first(self) -> Waiting | None:
+        """The session whose turn it is: the first one that has room, or of which it is not known that it has none;
+        ``None``: all wait for room."""
+        heads = self._queues.heads
+        return next((each for each in heads if not self._queues.is_without_room(each) or self._has_room(each)), None)
 
     def _has_room(self, waiting: Waiting) -> bool:
         relayed = self._registry.get(waiting.session_id)
@@ -284,10 +292,13 @@ class Mover:
         return self._logins.has_room(coming=self._announcements.migrating, hurried=hurried)
 
     def _move_first(self) -> bool:
-        """Take the first session out of the queues. Return whether it was given an order."""
-        waiting, now = self._queues.take(), trio.current_time()
-        relayed = self._registry.get(waiting.session_id) if waiting is not None else None
-        if waiting is None or relayed is None or relayed.session.rung is not None:
+        """Take the session whose turn it is out of its queue. Return whether it was given an order."""
+        waiting, now = self._first, trio.current_time()
+        if waiting is None or not self._has_room(waiting):  # others may need none
+            return False
+        self._queues.take_out(waiting.session_id, waiting.urgency)
+        relayed = self._registry.get(waiting.session_id)
+        if relayed is None or relayed.session.rung is not None:
             return False
         if self._young.sets_aside(relayed, waiting):
             return False
@@ -297,10 +308,10 @@ class Mover:
             case Urgency.DOWN:
                 return _give(relayed, self._leaving.order_from_down(relayed, now))
             # It has fallen asleep since it was queued: it goes behind those that are in use.
-            case Urgency.LEAVING | Urgency.PACED if relayed.session.inactive:
+            case Urgency.LEAVING if relayed.session.inactive:
                 self._queues.put(replace(waiting, urgency=Urgency.ASLEEP))
                 return False
-            case Urgency.LATE | Urgency.LATE_PACED | Urgency.LEAVING | Urgency.PACED | Urgency.ASLEEP:
+            case Urgency.LATE | Urgency.LEAVING | Urgency.ASLEEP:
                 return _give(relayed, self._leaving.order_for(relayed, now))
             case Urgency.WRONG | Urgency.REBALANCED:
                 return self._place(relayed, waiting, now)
@@ -350,6 +361,9 @@ class Mover:
         """Wake the mover: there are more sessions in the queues."""
         self._work.set()
         self._logins.changed()  # it may be the turn of one that need not wait for them
+        self._tell_pace()
+
+    def _tell_pace(self) -> None:
         self._pace.queued(
             lost=self._queues.length(Urgency.LOST),
             leaving=self._queues.leaving,
@@ -388,9 +402,9 @@ class Mover:
         return Urgency.LATE if self._leaving.is_late(node) else Urgency.LEAVING
 
     def _hurry_no_more(self, node: str) -> None:
-        """Take the sessions of that node out of the queues of late drains."""
+        """Take the sessions of that node out of the queue of late drains."""
         for relayed in self._registry.on_node(node):
-            self._queues.take_out_late(relayed.id)
+            self._queues.take_out(relayed.id, Urgency.LATE)
         self.queued()  # others may go before them now, in other processes as well
 
     def _leave_down(self, node: str) -> None:

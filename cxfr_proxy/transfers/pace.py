@@ -30,7 +30,7 @@ class Pace(Protocol):
         """Note how many sessions wait to be moved: without a node, on one that is being emptied (``hurried`` of them
         can't wait for the others), and on one that is merely not theirs.
 
-        Called whenever there are more.
+        Called whenever there are more, when a token was spent, and when none can be used for now.
         """
 
 

@@ -1,9 +1,13 @@
 """The queues of sessions that wait to be moved, the most urgent first.
 
 Sessions whose node is gone go first: their clients have no service now, the others only will have none. Of the sessions
-that have to leave, those of a late drain go first, since what is left of them at its deadline is closed; those for
-which there was no room let the others go first; and those with inactive clients come last, whenever they became
-inactive. Sessions that are merely not where they belong go behind all of them.
+that have to leave, those of a late drain go first, since what is left of them at its deadline is closed; and those
+with inactive clients come last, whenever they became inactive. Sessions that are merely not where they belong go behind
+all of them.
+
+A session that the proxy would take to another node itself, for which there is no room, lets all others go first that
+need none, however urgent it is: it keeps its place for when there is room, behind those of its urgency of which that
+is not known yet.
 
 A session stands in a queue once, however often it is put there; one that has to leave a node that is being emptied
 stands in the most urgent one of those, and so counts once. Only its turn shows whether it is still to be moved. A
@@ -13,10 +17,9 @@ session whose turn has come too early is set aside, and counts as waiting.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Final, Protocol
 
 from cxfr_proxy.session.ladder import Trigger
@@ -31,27 +34,18 @@ class Urgency(IntEnum):
     """Checks find their node down."""
     LATE = 2
     """Their node is being emptied, and may not be empty at its drain's deadline."""
-    LATE_PACED = 3
-    """Likewise, and the proxy would take them to another node itself if there were room for that."""
-    LEAVING = 4
+    LEAVING = 3
     """Their node is being emptied, or all sessions leave."""
-    PACED = 5
-    """They have to leave as well, and the proxy would take them to another node itself if there were room for that."""
-    ASLEEP = 6
+    ASLEEP = 4
     """They have to leave as well, but their client is inactive (XEP-0352)."""
-    WRONG = 7
+    WRONG = 5
     """They have just logged in, on a node that is not their user's own."""
-    REBALANCED = 8
+    REBALANCED = 6
     """They are moved to even the load: nothing is wrong with them but where they are."""
 
 
-WITHOUT_ROOM: Final[Mapping[Urgency, Urgency]] = MappingProxyType(
-    {Urgency.LATE: Urgency.LATE_PACED, Urgency.LEAVING: Urgency.PACED}
-)
-"""Where sessions wait that the proxy would take to another node, if there is no room for that: those behind them may
-need none."""
-_HURRIED: Final = (Urgency.DOWN, Urgency.LATE, Urgency.LATE_PACED)
-_DRAINED: Final = (Urgency.LATE, Urgency.LATE_PACED, Urgency.LEAVING, Urgency.PACED, Urgency.ASLEEP)
+_HURRIED: Final = (Urgency.DOWN, Urgency.LATE)
+_DRAINED: Final = (Urgency.LATE, Urgency.LEAVING, Urgency.ASLEEP)
 _HAVE_TO_GO: Final = (Urgency.DOWN, *_DRAINED)
 
 
@@ -83,22 +77,24 @@ class Queues:
 
     def __init__(self) -> None:
         self._queues: tuple[OrderedDict[int, Waiting], ...] = tuple(OrderedDict() for _ in Urgency)
-        self._aside: dict[int, tuple[float, Waiting]] = {}
+        self._without_room: tuple[OrderedDict[int, Waiting], ...] = tuple(OrderedDict() for _ in Urgency)
+        self._aside: tuple[dict[int, tuple[float, Waiting]], ...] = tuple({} for _ in Urgency)
 
     def __bool__(self) -> bool:
         """Return whether it is any session's turn."""
-        return any(self._queues)
+        return any(self._queues) or any(self._without_room)
 
     @property
-    def first(self) -> Waiting | None:
-        """The session whose turn it is; ``None``: none waits."""
-        queue = next(filter(None, self._queues), None)
-        return next(iter(queue.values())) if queue is not None else None
+    def heads(self) -> Iterator[Waiting]:
+        """The first session of each queue, the most urgent first. Behind the first one of an urgency comes the first of
+        those that were without room."""
+        for queues in zip(self._queues, self._without_room, strict=True):
+            for queue in filter(None, queues):
+                yield next(iter(queue.values()))
 
     def length(self, urgency: Urgency) -> int:
         """Return how many wait with that urgency, those that were set aside included."""
-        aside = sum(waiting.urgency is urgency for _, waiting in self._aside.values())
-        return len(self._queues[urgency]) + aside
+        return len(self._queues[urgency]) + len(self._without_room[urgency]) + len(self._aside[urgency])
 
     @property
     def leaving(self) -> int:
@@ -120,46 +116,58 @@ class Queues:
         has to leave at least as urgently, waits for room, or was set aside."""
         number, urgency = waiting.session_id, waiting.urgency
         others = _DRAINED if urgency in _DRAINED else (urgency,)
-        last = WITHOUT_ROOM.get(urgency, urgency)
-        if any(number in self._queues[other] for other in others if other <= last):
+        as_urgent = [other for other in others if other <= urgency]
+        if any(number in queues[other] for queues in (self._queues, self._without_room) for other in as_urgent):
             return False
-        _, aside = self._aside.get(number, (0.0, None))
-        if aside is not None and aside.urgency <= urgency:
+        if any(number in aside for aside in self._aside[: urgency + 1]):
             return False
-        self._aside.pop(number, None)
+        for aside in self._aside:
+            aside.pop(number, None)
         for other in others:
-            self._queues[other].pop(number, None)
+            self.take_out(number, other)
         self._queues[urgency][number] = waiting
         return True
 
-    def take(self) -> Waiting | None:
-        """Take the first session out; ``None``: none waits any more."""
-        queue = next(filter(None, self._queues), None)
-        return queue.popitem(last=False)[1] if queue is not None else None
+    def is_without_room(self, waiting: Waiting) -> bool:
+        """Return whether the session lets those go first that need no room."""
+        return waiting.session_id in self._without_room[waiting.urgency]
 
-    def take_out_late(self, session_id: int) -> None:
-        """Take a session out of the queues of late drains."""
-        for urgency in (Urgency.LATE, Urgency.LATE_PACED):
-            self._queues[urgency].pop(session_id, None)
+    def note_without_room(self, waiting: Waiting) -> None:
+        """Have that session, which stands in a queue, let those go first that need no room."""
+        self._without_room[waiting.urgency][waiting.session_id] = self._queues[waiting.urgency].pop(waiting.session_id)
+
+    def take_out(self, session_id: int, urgency: Urgency) -> None:
+        """Take a session out of the queue of that urgency, if it stands there."""
+        self._queues[urgency].pop(session_id, None)
+        self._without_room[urgency].pop(session_id, None)
 
     def clear(self, urgency: Urgency) -> None:
         """Forget all with that urgency, those that were set aside included."""
-        self._queues[urgency].clear()
-        self._aside = {number: each for number, each in self._aside.items() if each[1].urgency is not urgency}
+        for queue in (self._queues[urgency], self._without_room[urgency], self._aside[urgency]):
+            queue.clear()
 
     def set_aside(self, waiting: Waiting, until: float) -> None:
         """Give the session its turn at that time. Until then it is put into no queue but a more urgent one."""
-        self._aside[waiting.session_id] = until, waiting
+        for aside in self._aside:
+            aside.pop(waiting.session_id, None)
+        self._aside[waiting.urgency][waiting.session_id] = until, waiting
 
     @property
     def next_due(self) -> float | None:
         """When the first of the sessions that were set aside has its turn; ``None``: there is none."""
-        return min((until for until, _ in self._aside.values()), default=None)
+        return min((until for aside in self._aside for until, _ in aside.values()), default=None)
 
     def put_back_due(self, now: float) -> bool:
         """Put the sessions that were set aside, and whose time has come, into their queues, the earliest first. Return
         whether there were some."""
-        due = sorted((until, number) for number, (until, _) in self._aside.items() if until <= now)
-        for _, number in due:
-            self.put(self._aside.pop(number)[1])
+        asides = (each for aside in self._aside for each in aside.values())
+        due = sorted(((until, waiting) for until, waiting in asides if until <= now), key=_by_time)
+        for _, waiting in due:
+            del self._aside[waiting.urgency][waiting.session_id]
+            self.put(waiting)
         return bool(due)
+
+
+def _by_time(aside: tuple[float, Waiting]) -> tuple[float, int]:
+    until, waiting = aside
+    return until, waiting.session_id

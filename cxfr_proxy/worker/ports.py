@@ -57,14 +57,6 @@ class GrantedTokens:
     def spend(self) -> None:
         self._tokens -= 1
         self._used += 1
-        # The most urgent session has it.
-        if self._lost:
-            self._lost -= 1
-        elif self._leaving:
-            self._leaving -= 1
-            self._hurried = max(0, self._hurried - 1)
-        elif self._misplaced:
-            self._misplaced -= 1
         self._report_soon()
 
     def rest(self) -> None:

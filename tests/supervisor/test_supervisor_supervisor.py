@@ -351,9 +351,10 @@ async def test_the_workers_side_of_the_pace() -> None:
     pace.grant(3)
     await pace.wait()
     pace.spend()
+    pace.queued(lost=1, leaving=1, hurried=1, misplaced=0)
     await pace.wait()
     await wait_all_tasks_blocked()
-    assert said[1:] == [Want(0, 2, 1, hurried=1)], "that one is used, for the most urgent session"
+    assert said[1:] == [Want(1, 1, 1, hurried=1)], "that one is used"
     pace.rest()
     assert said[2:] == [PutBack(2), Want(0, 0, 3)]
     pace.grant(1)  # it was under way

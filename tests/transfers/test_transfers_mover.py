@@ -34,13 +34,15 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 
 
 class Tokens(OwnPace):
-    """The one bucket, for a mover that has it to itself."""
+    """The one bucket, for a mover that has it to itself. ``hurried`` is how many can't wait, as it was told last."""
+
+    hurried = 0
 
     def rest(self) -> None:
         pass
 
     def queued(self, *, lost: int, leaving: int, hurried: int, misplaced: int) -> None:
-        pass
+        self.hurried = hurried
 
 
 class Alone(FakeListener):
@@ -73,12 +75,18 @@ class House:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
         self.registry = Registry(listener if listener is not None else Alone(self), redirect_window=60.0)
         self.placement = Placement(self.cluster, policies)
-        pace = Tokens(10.0)
+        self.pace = Tokens(10.0)
         self.logins = OwnLogins()
         self.mover = Mover(
-            self.cluster, self.registry, self.placement, pace, self.logins, on_node_down=on_node_down, migrates=migrates
+            self.cluster,
+            self.registry,
+            self.placement,
+            self.pace,
+            self.logins,
+            on_node_down=on_node_down,
+            migrates=migrates,
         )
-        self.rate = Rate(pace, 10.0)
+        self.rate = Rate(self.pace, 10.0)
         self.drains = Drains(self.rate, self)
         self.orders: list[tuple[float, int, Order]] = []
         self.sessions: list[HouseSession] = []

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.lowlevel
 from session_fakes import FakeListener
-from session_script import ENABLE, ENABLED
+from session_script import ENABLE, ENABLED, INACTIVE
 from test_transfers_mover import House, HouseSession, working
 from trio.testing import MockClock
 
@@ -266,7 +266,7 @@ async def test_those_that_are_late_no_more_let_others_go_who_need_no_room(autoju
             house.registry.remove(session)
         await trio.sleep(1)
         assert not house.drain("a").late
-        assert house.mover._queues.hurried == 0
+        assert house.pace.hurried == 0
         told = house.populate("d", 3)
         house.empty("d")
         await trio.sleep(1)
@@ -286,6 +286,53 @@ async def test_those_of_a_late_drain_let_others_go_who_need_no_room(autojump_clo
         await trio.sleep(1)
         assert {session.id for session in told} <= {*house.moved}
         assert len({*house.moved}) == len(told) + AT_ONCE
+        house.drains.abort("a")
+
+
+async def test_those_without_room_hold_up_nobody_who_needs_none(autojump_clock: MockClock) -> None:
+    """Sessions of a node that fails and of a late drain have no room; those of other nodes can't be taken anyway."""
+    async with working(House(f"{NODES}\nd 10.0.0.4\ne 10.0.0.5", migrates=True)) as house:
+        house.rate.ask(1000.0)
+        sessions = populated(house, 20) | populated(house, 20, "b")
+        node = house.cluster.get("b")
+        node.health, node.session_outlook = Health.DOWN, SessionOutlook.FAILING
+        house.mover.follow_health(node)
+        house.empty("a", deadline=60.0)
+        await trio.sleep(32)
+        assert house.drain("a").late
+        assert len(house.orders) == AT_ONCE
+        drained, asleep = house.populate("d", 3), house.populate("e", 1)
+        asleep[0].script.client(INACTIVE)
+        house.empty("d")
+        house.empty("e")
+        await trio.sleep(1)
+        assert {session.id for session in drained + asleep} <= {*house.moved}
+        assert len(house.orders) == AT_ONCE + 4
+        assert house.mover.moves.paced, "the others still wait for room"
+        assert house.pace.hurried == 40 - AT_ONCE, "only they want tokens"
+        under_way(house, sessions)[0].arrived()
+        await trio.sleep(1)
+        assert under_way(house, sessions)[-1].script.session.node == "b", "the most urgent one has the room"
+        house.drains.abort("a")
+
+
+async def test_those_for_which_there_is_room_again_go_before_others(autojump_clock: MockClock) -> None:
+    """Tokens are what is scarce then."""
+    async with working(House(f"{NODES}\nd 10.0.0.4", migrates=True)) as house:
+        sessions = populated(house, 20)
+        house.empty("a", rate=1.0, deadline=60.0)
+        await trio.sleep(32)
+        assert house.drain("a").late
+        told = house.populate("d", 20)
+        house.empty("d")
+        await trio.sleep(10)
+        assert house.mover.moves.paced, "although others move"
+        for session in under_way(house, sessions):
+            session.arrived()
+        before = [number for number in house.moved if number in sessions]
+        await trio.sleep(4)
+        assert len([number for number in house.moved if number in sessions]) >= len(before) + 3
+        assert {session.id for session in told} - {*house.moved}, "some of them still wait"
         house.drains.abort("a")
 
 
