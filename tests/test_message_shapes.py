@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (40, "3f148000f09573ec")
+KNOWN: Final = (41, "43f179aec1a13f72")
 """The version, and the digest of the shapes that its messages have."""
 
 

@@ -8,6 +8,7 @@ workers, and includes their replies, as they come, in a reply that is empty at f
 from __future__ import annotations
 
 from collections import Counter
+from itertools import zip_longest
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, TypeVar, Union, cast
 
 import msgspec
@@ -50,9 +51,9 @@ class StateCounts(WorkerReply):
 
 
 class SessionRows(WorkerReply):
-    """Sessions that match: when each that is shown began, and the JSON of its
-    :class:`~cxfr_proxy.admin.rows.rows.SessionRow`, which only passes through. ``matching``: how many there are,
-    shown or not.
+    """Sessions that one of the filters shows: when each began, the JSON of its
+    :class:`~cxfr_proxy.admin.rows.rows.SessionRow`, which only passes through, and by which filters it is shown, a bit
+    for each: 1 for the first. ``matching``: how many match each filter, shown or not.
 
     The times are the machine's clock, :func:`time.monotonic`: workers answer at different moments, so ages would not
     tell the order.
@@ -60,12 +61,14 @@ class SessionRows(WorkerReply):
 
     began: list[float] = []
     rows: list[msgspec.Raw] = []
-    matching: int = 0
+    shown_by: list[int] = []
+    matching: list[int] = []
 
     def include(self, other: Self) -> None:
         self.began += other.began
         self.rows += other.rows
-        self.matching += other.matching
+        self.shown_by += other.shown_by
+        self.matching = [sum(each) for each in zip_longest(self.matching, other.matching, fillvalue=0)]
 
 
 class SessionShown(WorkerReply):
@@ -168,10 +171,11 @@ class CountStates(WorkerQuestion[StateCounts], frozen=True):
 
 
 class FindSessions(WorkerQuestion[SessionRows], frozen=True):
-    """Which sessions match?"""
+    """Which sessions match? Each of the ``filters`` is a question of its own; there are
+    :data:`~cxfr_proxy.admin.rows.filters.MOST_AT_ONCE` at most."""
 
     reply = SessionRows
-    wanted: SessionFilter = SessionFilter()
+    filters: tuple[SessionFilter, ...]
 
 
 class ShowSession(WorkerQuestion[SessionShown], frozen=True):

@@ -56,7 +56,7 @@ from cxfr_proxy.transfers.planner import planned_moves
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Addressed, Relayed, user_of
 from cxfr_proxy.worker.parts import WorkerParts
-from cxfr_proxy.worker.session_views import Matcher, details_row, session_row
+from cxfr_proxy.worker.session_views import Selection, details_row, session_row
 
 COUNTED_AT_A_TIME: Final = 1000
 """Sessions looked at between two checkpoints: some tenths of a millisecond."""
@@ -86,19 +86,17 @@ async def answer_states(parts: WorkerParts, question: CountStates) -> AsyncItera
 
 async def answer_sessions(parts: WorkerParts, question: FindSessions) -> AsyncIterator[SessionRows]:
     """List the sessions that match, the oldest first, until there are enough; the others are only counted."""
-    matcher, limit = Matcher(question.wanted), question.wanted.limit
-    shown = 0
+    selection = Selection(question.filters)
     async for some in _live_pieces(parts.registry):
         now, machine_now = trio.current_time(), time.monotonic()
         with parts.listing.charged():
-            matching = [relayed for relayed in some if matcher.matches(relayed)]
-            listed = matching if limit is None else matching[: limit - shown]
+            shown, matching = selection.matching(some)
             rows = SessionRows(
-                [machine_now - (now - relayed.opened) for relayed in listed],
-                [session_row(relayed, now, parts.leaving_pid) for relayed in listed],
-                len(matching),
+                [machine_now - (now - relayed.opened) for relayed, _ in shown],
+                [session_row(relayed, now, parts.leaving_pid) for relayed, _ in shown],
+                [shown_by for _, shown_by in shown],
+                matching,
             )
-        shown += len(listed)
         yield rows
         await parts.listing.wait()
 

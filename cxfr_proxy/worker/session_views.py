@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from typing import Final
 
 from msgspec import Raw
 
@@ -14,6 +17,9 @@ from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.transfers.relayed import Addressed, Relayed, user_of
 from cxfr_proxy.worker.parts import WorkerParts
+
+_parsed: Final = lru_cache(maxsize=16)(ip_address)
+"""A cache: each of several filters is tried on a session before the next one is looked at."""
 
 
 class Matcher:
@@ -36,7 +42,31 @@ class Matcher:
     def _comes_from_there(self, address: str) -> bool:
         if self._local or address == LOCAL:
             return (address == LOCAL) if self._local else self._network is None
-        return self._network is None or ip_address(address) in self._network
+        return self._network is None or _parsed(address) in self._network
+
+
+class Selection:
+    """The sessions that each of several filters shows, as they are found one after the other."""
+
+    def __init__(self, filters: Sequence[SessionFilter]) -> None:
+        self._wanted = [(Matcher(each), each.limit) for each in filters]
+        self._shown = [0] * len(filters)
+
+    def matching(self, sessions: Iterable[Relayed]) -> tuple[list[tuple[Relayed, int]], list[int]]:
+        """Return the next ones that are shown, each with a bit for each filter by which it is, 1 for the first; and how
+        many match each filter, shown or not."""
+        shown, matching = [], [0] * len(self._wanted)
+        for relayed in sessions:
+            shown_by = 0
+            for number, (matcher, limit) in enumerate(self._wanted):
+                if matcher.matches(relayed):
+                    matching[number] += 1
+                    if limit is None or self._shown[number] < limit:
+                        self._shown[number] += 1
+                        shown_by |= 1 << number
+            if shown_by:
+                shown.append((relayed, shown_by))
+        return shown, matching
 
 
 def session_row(relayed: Relayed, now: float, leaving: int | None) -> Raw:

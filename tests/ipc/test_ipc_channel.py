@@ -198,7 +198,7 @@ news: st.SearchStrategy[AnyClientNews] = st.one_of(
 )
 questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
     st.sampled_from([ReportCounts(), CountStates(), ListTransfers(), FindPinned(), ListEvents()]),
-    st.builds(FindSessions, st.builds(SessionFilter, *[st.none() | texts] * 3, st.none() | ints)),
+    st.builds(FindSessions, st.tuples(st.builds(SessionFilter, *[st.none() | texts] * 3, st.none() | ints))),
     st.builds(ShowSession, ints),
     st.builds(KickUser, texts),
     st.builds(PlanDrain, texts),
@@ -209,7 +209,7 @@ questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
 replies: st.SearchStrategy[WorkerReply] = st.one_of(
     st.just(Done()),
     st.builds(StateCounts, counted),
-    st.builds(SessionRows, st.lists(numbers, max_size=3), st.lists(rows, max_size=3), ints),
+    st.builds(SessionRows, *(st.lists(each, max_size=3) for each in (numbers, rows, ints, ints))),
     st.just(SessionShown()),
     st.builds(SessionsEnded, ints),
     st.builds(PinnedUsers, st.dictionaries(texts, counted, max_size=3)),

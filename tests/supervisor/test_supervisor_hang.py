@@ -133,7 +133,7 @@ async def test_a_long_answer_has_its_time_for_each_part(tmp_path: Path, autojump
                 each for each in slow.of(Ask) if isinstance(each, Ask) and isinstance(each.question, FindSessions)
             )
             for number in range(5):
-                slow.post(AnswerPart(asked.request, SessionRows([float(number)], [msgspec.Raw(b"{}")], 1)))
+                slow.post(AnswerPart(asked.request, SessionRows([float(number)], [msgspec.Raw(b"{}")], [1], [1])))
                 await trio.sleep(ANSWER_SECONDS - 0.1)
             assert not found
             slow.post(AnswerPart(asked.request, last=True))

@@ -114,19 +114,29 @@ async def test_sessions_that_match(monkeypatch: pytest.MonkeyPatch, wanted: Sess
         FakeRelayed(5, "node1", jid=ROMEO, address="local"),
     ):
         registry.add(each)
-    total = SessionRows()
-    async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(wanted)):
+    total, together = SessionRows(), SessionRows()
+    async for part in queries.answer_sessions(HasRegistry(registry), FindSessions((wanted,))):
         total.include(part)
     assert [msgspec.json.decode(row)["id"] for row in total.rows] == found
     assert len(total.began) == len(found)
-    unlimited = msgspec.structs.replace(wanted, limit=None)
-    everything = SessionRows()
-    async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(unlimited)):
-        everything.include(part)
-    assert total.matching == len(everything.rows)
+    assert total.shown_by == [1] * len(found)
+    # Beside others it is shown the same.
+    filters = SessionFilter(node="node1", limit=1), wanted, msgspec.structs.replace(wanted, limit=None)
+    async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(filters)):
+        together.include(part)
+    shown = [
+        [
+            msgspec.json.decode(row)["id"]
+            for row, shown_by in zip(together.rows, together.shown_by, strict=True)
+            if shown_by & bit
+        ]
+        for bit in (1, 2, 4)
+    ]
+    assert shown[:2] == [[1], found]
+    assert [*total.matching, *together.matching] == [len(shown[2]), 3, len(shown[2]), len(shown[2])]
 
 
-@pytest.mark.parametrize("question", [FindSessions(SessionFilter()), FindPinned(), ListTransfers()])
+@pytest.mark.parametrize("question", [FindSessions((SessionFilter(),)), FindPinned(), ListTransfers()])
 async def test_who_lists_all_sessions_takes_a_share_of_the_time(
     question: FindSessions | FindPinned | ListTransfers, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

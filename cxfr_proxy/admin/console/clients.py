@@ -7,7 +7,7 @@ import logging
 import trio
 
 from cxfr_proxy.admin.console.parts import Sessions
-from cxfr_proxy.admin.rows.filters import FoundSessions, SessionFilter
+from cxfr_proxy.admin.rows.filters import MOST_AT_ONCE, FoundSessions, SessionFilter
 from cxfr_proxy.admin.rows.rows import SessionDetailsRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.errors import NoSuchSession
@@ -17,40 +17,44 @@ _log = logging.getLogger(__name__)
 
 
 class _Look:
-    """A look through all sessions that goes on."""
+    """A look through all sessions, which has begun or waits for its turn."""
 
     def __init__(self) -> None:
-        self.over = trio.Event()
-        self.found: FoundSessions | None = None
+        self.filters: dict[SessionFilter, None] = {}  # in the order in which they came
+        self.found: dict[SessionFilter, FoundSessions] | None = None
+
+    def takes(self, wanted: SessionFilter) -> bool:
+        """Return whether it can serve that filter as well, before it has begun."""
+        return wanted in self.filters or len(self.filters) < MOST_AT_ONCE
 
 
 class SharedLists:
-    """Lists of sessions, of which one with the same filter is made at a time: of very many sessions it takes seconds,
-    and many who ask at once would all be out of time.
+    """Lists of sessions, by one look through all of them at a time: of very many sessions it takes seconds, and many
+    who ask at once would all be out of time.
 
-    Those who ask while one is made share the next one: it has begun after they asked, so nothing is older than that.
+    All who ask while one goes on share the next one, whatever their filters: it has begun after they asked, so nothing
+    is older than that. So they wait for two looks at most, or for one more for each :data:`MOST_AT_ONCE` other filters.
     """
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._looks: dict[SessionFilter, _Look] = {}
+        self._turn = trio.Lock()  # whoever has waited longest is next
+        self._next: _Look | None = None
+        """The look that has not begun."""
 
     async def find(self, wanted: SessionFilter) -> FoundSessions:
         """Return the sessions that match. A look that fails, or is cancelled, does so for one caller alone."""
-        earlier = self._looks.get(wanted)
-        if earlier is not None:
-            await earlier.over.wait()
-        while (look := self._looks.get(wanted)) is not None:
-            await look.over.wait()
-            if look.found is not None:
-                return look.found
-        look = self._looks[wanted] = _Look()
-        try:
-            look.found = await self._sessions.find_sessions(wanted)
-            return look.found
-        finally:
-            del self._looks[wanted]
-            look.over.set()
+        if self._next is None or not self._next.takes(wanted):
+            self._next = _Look()
+        look = self._next
+        look.filters[wanted] = None
+        async with self._turn:
+            if look is self._next:
+                self._next = None
+            if look.found is None:
+                filters = tuple(look.filters)
+                look.found = dict(zip(filters, await self._sessions.find_sessions(filters), strict=True))
+        return look.found[wanted]
 
 
 class ClientControl:

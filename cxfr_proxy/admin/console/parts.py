@@ -71,8 +71,9 @@ class Sessions(SessionLists, Protocol):
     async def states(self) -> dict[str, int]:
         """Return how many sessions are in which state; refreshes, too."""
 
-    async def find_sessions(self, wanted: SessionFilter) -> FoundSessions:
-        """Return the sessions that match, the oldest first."""
+    async def find_sessions(self, filters: Sequence[SessionFilter]) -> list[FoundSessions]:
+        """Return the sessions that match each of these filters, of which there are
+        :data:`~cxfr_proxy.admin.rows.filters.MOST_AT_ONCE` at most."""
 
     async def session_details(self, session_id: int) -> SessionDetailsRow | None:
         """Return what is known of a session; ``None``: there is none."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Raw, Struct
+
+MOST_AT_ONCE: Final = 16
+"""Filters that one look through all sessions serves. Each has to be tried on each session, which is cheap beside making
+its row, but not nothing."""
 
 
 class SessionFilter(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

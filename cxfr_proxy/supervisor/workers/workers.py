@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Final, TypeVar
 
 import trio
@@ -273,11 +273,17 @@ class Workers:
     async def states(self) -> dict[str, int]:
         return (await self.ask(CountStates())).states
 
-    async def find_sessions(self, wanted: SessionFilter) -> FoundSessions:
-        found = await self.ask(FindSessions(wanted))
+    async def find_sessions(self, filters: Sequence[SessionFilter]) -> list[FoundSessions]:
+        found = await self.ask(FindSessions(tuple(filters)))
         # Each worker has listed its own in this order, as many as may be needed.
-        order = sorted(range(len(found.rows)), key=lambda at: found.began[at])[: wanted.limit]
-        return FoundSessions([found.rows[at] for at in order], found.matching)
+        order = sorted(range(len(found.rows)), key=lambda at: found.began[at])
+        lists = []
+        for number, wanted in enumerate(filters):
+            shown = (found.rows[at] for at in order if found.shown_by[at] >> number & 1)
+            matching = found.matching[number] if found.matching else 0  # nobody has answered
+            lists.append(FoundSessions(list(islice(shown, wanted.limit)), matching))
+            await trio.lowlevel.checkpoint()
+        return lists
 
     async def session_details(self, session_id: int) -> SessionDetailsRow | None:
         return (await self.ask(ShowSession(session_id))).row
