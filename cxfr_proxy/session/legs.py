@@ -47,6 +47,7 @@ class ClientLeg:
         "shown",
         "tls",
         "wanted",
+        "writable",
     )
 
     def __init__(self, header: StreamHeader, lane: Lane, *, tls: bool, shown: StreamHeader | None, held: bool) -> None:
@@ -58,6 +59,8 @@ class ClientLeg:
         self.wanted = not held
         """Whether its bytes are taken from its socket now. Follows from ``incoming``, and is asked at every turn."""
         self.outgoing = _NEW if shown is None else _OPEN
+        self.writable = True
+        """Whether something may be written to it. Follows from ``outgoing``, and is asked at every turn."""
         self.caps: str | None = None
         self.refusal: str | None = None
         self.knows_cxfr: bool | None = None
@@ -77,14 +80,15 @@ class ClientLeg:
     def held(self) -> bool:
         return self.incoming is _HELD
 
-    @property
-    def writable(self) -> bool:
-        return self.outgoing in WRITABLE
-
     def receive(self, incoming: Incoming) -> None:
         """Go on to that state of what comes in."""
         self.incoming = follow(INCOMING, self.incoming, incoming)
         self.wanted = incoming in _CLIENT_READABLE
+
+    def _write(self, outgoing: Outgoing) -> None:
+        """Go on to that state of what is written."""
+        self.outgoing = follow(OUTGOING, self.outgoing, outgoing)
+        self.writable = outgoing in WRITABLE
 
     def hold(self, hold: bool) -> None:
         """Have the client's bytes wait, or no longer. Does nothing once there are none that could be read."""
@@ -100,15 +104,15 @@ class ClientLeg:
         """Note the header that the client gets."""
         self.shown = header
         if self.writable:
-            self.outgoing = follow(OUTGOING, self.outgoing, _OPEN)
+            self._write(_OPEN)
 
     def restart(self) -> None:
         """Begin anew in both directions."""
         self.lane.restart()
-        self.outgoing = follow(OUTGOING, self.outgoing, _NEW)
+        self._write(_NEW)
 
     def close_output(self) -> None:
-        self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.CLOSED)
+        self._write(Outgoing.CLOSED)
 
     def come_into_use(self, *, max_element_bytes: int) -> None:
         """Keep of the headers only what matters once the stream is bound: their form."""
@@ -145,7 +149,7 @@ class NodeLeg:
     that the node's stream was opened with, the client's as a rule.
     """
 
-    __slots__ = ("header", "incoming", "lane", "name", "opened_by", "outgoing", "wanted")
+    __slots__ = ("header", "incoming", "lane", "name", "opened_by", "outgoing", "wanted", "writable")
 
     def __init__(self, name: str, opened_by: StreamHeader, lane: Lane) -> None:
         self.name = name
@@ -156,21 +160,24 @@ class NodeLeg:
         self.wanted = True
         """Whether its bytes are taken from its socket now. Follows from ``incoming``, and is asked at every turn."""
         self.outgoing = _NEW
-
-    @property
-    def writable(self) -> bool:
-        return self.outgoing in WRITABLE
+        self.writable = True
+        """Whether something may be written to it. Follows from ``outgoing``, and is asked at every turn."""
 
     def receive(self, incoming: Incoming) -> None:
         """Go on to that state of what comes in."""
         self.incoming = follow(INCOMING, self.incoming, incoming)
         self.wanted = incoming in _NODE_READABLE
 
+    def _write(self, outgoing: Outgoing) -> None:
+        """Go on to that state of what is written."""
+        self.outgoing = follow(OUTGOING, self.outgoing, outgoing)
+        self.writable = outgoing in WRITABLE
+
     def open(self, header: StreamHeader) -> None:
         """Note the header that begins the node's stream."""
         self.opened_by = header
         if self.writable:
-            self.outgoing = follow(OUTGOING, self.outgoing, _OPEN)
+            self._write(_OPEN)
 
     def greet(self, header: StreamHeader) -> None:
         """Note the header that the node has sent."""
@@ -180,18 +187,18 @@ class NodeLeg:
         """Begin anew in both directions. Between ``<success/>`` and our next header there is no stream that could be
         ended."""
         self.lane.restart()
-        self.outgoing = follow(OUTGOING, self.outgoing, _NEW)
+        self._write(_NEW)
 
     def end_stream(self) -> bytes:
         """End the node's stream and return the bytes that do so; empty if none has begun."""
         end = self.opened_by.end if self.outgoing is Outgoing.OPEN else b""
-        self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.ENDED)
+        self._write(Outgoing.ENDED)
         return end
 
     def close_output(self) -> bool:
         """End the output; return whether the stream had been ended in good order before."""
         ended = self.outgoing is Outgoing.ENDED
-        self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.CLOSED)
+        self._write(Outgoing.CLOSED)
         return ended
 
     def come_into_use(self, *, max_held_bytes: int) -> None:

@@ -144,10 +144,16 @@ _OPENING: Final = f"<?xml version='1.0'?><stream:stream xmlns='{names.CLIENT}' x
 
 def stream_header(*, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None) -> bytes:
     """Return an opening tag of a ``jabber:client`` stream (RFC 6120 section 4.7). ``None`` leaves an attribute out."""
-    addresses = _addresses(from_, to)
+    before, behind = _around_id(from_, to, lang)
     identity = f" id={quoted(stream_id)}" if stream_id is not None else ""
+    return f"{before}{identity}{behind}".encode()
+
+
+@functools.lru_cache(maxsize=64)  # most clients of a domain get the same
+def _around_id(from_: str | None, to: str | None, lang: str | None) -> tuple[str, str]:
+    """Return an opening tag up to its id, and the rest of it."""
     language = f" xml:lang={quoted(lang)}" if lang is not None else ""
-    return f"{_OPENING} version='1.0'{addresses}{identity}{language}>".encode()
+    return f"{_OPENING} version='1.0'{_addresses(from_, to)}", f"{language}>"
 
 
 def stream_error(

@@ -54,7 +54,9 @@ def test_nothing_is_inherited(path: Path) -> None:
 FLAGS: Final = {
     "ClientLeg.knows_cxfr": "is learned of a client in whatever state it is; unknown is a third value",
     "ClientLeg.wanted": "follows from a state, and is asked at every turn",
+    "ClientLeg.writable": "likewise",
     "NodeLeg.wanted": "likewise",
+    "NodeLeg.writable": "likewise",
     "Opening.header_may_repeat": "some clients send their first header twice",
     "Replay.trusted": "a node may count otherwise, whatever else is under way",
     "StandIn.late": "a client may ask late whether or not the node has answered, and for one of two things",

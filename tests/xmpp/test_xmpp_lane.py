@@ -95,6 +95,21 @@ def test_every_cut_gives_the_same(read: object) -> None:
         assert reported(pieces) == (REPORTED if read is scanned else [part for part in STREAM if part.strip()])
 
 
+@pytest.mark.parametrize("header", [HEADER, HEADER.replace(b"stream:stream", b"s:stream").replace(b":stream=", b":s=")])
+def test_a_stream_begins_the_same_at_every_cut(header: bytes) -> None:
+    """A usual header is read at a glance only where it comes in one piece; white space in front of it is dropped."""
+
+    def read(*chunks: bytes) -> list[tuple[object, bytes]]:
+        lane = Lane(max_element_bytes=None, max_depth=64)
+        return [(piece.event, piece.data) for piece in stepped(lane, *chunks) if piece.event is not None]
+
+    stream = b" \r\n" + header + b"\n<presence/>" + STREAM[3]
+    whole = read(stream)
+    assert [found for _, found in whole] == [header, b"<presence/>", STREAM[3]]
+    for chunks in [*cuts(stream), tuple(bytewise(stream))]:
+        assert read(*chunks) == whole
+
+
 def test_only_whole_elements_leave_at_every_cut() -> None:
     ends = {len(b"".join(STREAM[:count])) for count in range(len(STREAM) + 1)} | {35}  # within the two spaces
     lane, out = opened(), 0
