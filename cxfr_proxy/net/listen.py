@@ -222,6 +222,7 @@ async def _accept_all(sock: socket.socket, serve: Serve, room: ConnectionLimit) 
 
 def _accept_some(sock: socket.socket, serve: Serve, room: ConnectionLimit) -> bool:
     """Accept connections that wait and fit; return false if the system has no descriptor or memory for more."""
+    isolation = isolated(Task.CONNECTION)
     for _ in range(min(_ACCEPTED_TOGETHER, room.free)):
         try:
             accepted, address = sock.accept()
@@ -235,7 +236,7 @@ def _accept_some(sock: socket.socket, serve: Serve, room: ConnectionLimit) -> bo
                 raise
             continue
         room.enter()
-        with isolated(Task.CONNECTION):
+        with isolation:
             serve(accepted, address)
     return True
 

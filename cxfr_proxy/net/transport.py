@@ -311,12 +311,12 @@ def tune(sock: socket.socket | SocketType, keepalive_timeout: float) -> None:
 
     ``keepalive_timeout`` as for :meth:`PlainTransport.adopt`. Raises ``OSError``.
     """
-    at_once, *keepalive = _options(keepalive_timeout)
-    sock.setsockopt(*at_once[0], at_once[1])
+    # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # 0 takes back only what was set here: a service manager may have set SO_KEEPALIVE on the socket that it hands over.
     if keepalive_timeout or sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
-        for option, value in keepalive:
-            sock.setsockopt(*option, value)
+        for option in _keepalive(keepalive_timeout):
+            sock.setsockopt(*option)
 
 
 def _is_tuned(sock: socket.socket, keepalive_timeout: float) -> bool:
@@ -328,28 +328,22 @@ def _is_tuned(sock: socket.socket, keepalive_timeout: float) -> bool:
 
 
 @functools.lru_cache(maxsize=8)
-def _options(seconds: float) -> tuple[tuple[tuple[int, int], int], ...]:
-    """Return the options by which TCP sends at once, and gives up a connection whose other end has answered nothing for
-    so many seconds, idle or not (tcp(7)).
+def _keepalive(seconds: float) -> tuple[tuple[int, int, int], ...]:
+    """Return the options by which TCP gives up a connection whose other end has answered nothing for so many seconds,
+    idle or not (tcp(7)).
 
     An idle connection is probed after three fifths of the time, and then every tenth: four probes may get lost. Data
     that was sent and is not acknowledged waits no longer than that either (``TCP_USER_TIMEOUT``; by default Linux
     repeats it for 15 minutes). That option ends unanswered probes as well, in the place of ``TCP_KEEPCNT``.
     """
-    # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
-    at_once = ((socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
+    given_up = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _milliseconds(seconds))
     if not seconds:
-        return (
-            at_once,
-            ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 0),
-            ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), 0),
-        )
+        return (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0), given_up
     return (
-        at_once,
-        ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
-        ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), _whole_seconds(seconds * 0.6)),
-        ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), _whole_seconds(seconds * 0.1)),
-        ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), _milliseconds(seconds)),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(seconds * 0.6)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(seconds * 0.1)),
+        given_up,
     )
 
 

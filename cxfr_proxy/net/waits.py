@@ -39,7 +39,7 @@ class Waits(Protocol):
         """
         ...
 
-    async def ready(self, transport: Transport, verdict: Verdict) -> None:
+    def ready(self, transport: Transport, verdict: Verdict) -> Awaitable[None]:
         """Wait until the socket can be read, or written."""
         ...
 

@@ -39,7 +39,7 @@ from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import Dial, Event, Side
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.session import Policy, Session
-from cxfr_proxy.tasks import Task, isolated, start_once
+from cxfr_proxy.tasks import Task, start_once
 from cxfr_proxy.transfers.memory import ClientMemory
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.dial import has_broken
@@ -152,7 +152,7 @@ class ClientServer:
         self._pump.openings.stop()
 
     def _begin(self, serve: Callable[[PumpWaits], Awaitable[None]], *, at_once: bool = True) -> PumpWaits:
-        opening = self._pump.openings.begin(partial(self._serve_safely, serve), at_once=at_once)
+        opening = self._pump.openings.begin(partial(self._serve_and_tell, serve), at_once=at_once)
         if not self._kept:
             self._kept = True
             start_once(self.tasks, Task.CONNECTION, self._keep)
@@ -165,10 +165,10 @@ class ClientServer:
         finally:
             self._kept = False
 
-    async def _serve_safely(self, serve: Callable[[PumpWaits], Awaitable[None]], waits: PumpWaits) -> None:
+    async def _serve_and_tell(self, serve: Callable[[PumpWaits], Awaitable[None]], waits: PumpWaits) -> None:
+        # A fault, which is any other exception, ends this one alone: see Openings.carry_on().
         try:
-            with isolated(Task.CONNECTION, (OSError,)):
-                await serve(waits)
+            await serve(waits)
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
 

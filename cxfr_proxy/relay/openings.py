@@ -123,10 +123,11 @@ class PumpWaits:
             if transport.wants_write:
                 transport.write_own()
 
-    async def ready(self, transport: Transport, verdict: Verdict) -> None:
+    @types.coroutine
+    def ready(self, transport: Transport, verdict: Verdict) -> Generator[None, None, None]:
         if self._pending is None:
             self._watch(transport, IN if verdict is _WAIT_READABLE else OUT)
-            await _suspend()
+            yield
         if self._pending is not None:
             self._raise_pending()
 
