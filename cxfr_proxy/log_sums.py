@@ -53,6 +53,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "log": Rule(("source",), most=20),
     # More than a filter that bans addresses waits for.
     "login-failed": Rule(("client",), most=30),
+    "name-not-resolved": Rule(("reason",), most=3),
     # Each text once (upstream/node_warnings.py), and a node can make up any number of them.
     "node-warning": Rule(("node",), most=20),
     # Of somebody whose token is good for less. What others order has a line each, which these must not push out.

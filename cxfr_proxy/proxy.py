@@ -24,6 +24,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import raise_descriptor_limit
 from cxfr_proxy.net.inherited import InheritedSockets, given_by_service_manager
+from cxfr_proxy.net.names import look_up_apart
 from cxfr_proxy.process_title import name_process
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.supervisor import Supervisor
@@ -132,6 +133,7 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _serve(assemble: Callable[[], Proxy]) -> int:
+    look_up_apart()
     proxy = assemble()
     gc_policy.settle()
     with trio.open_signal_receiver(*signals.ALL) as received:

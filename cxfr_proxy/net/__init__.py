@@ -4,6 +4,7 @@
 transport         the bytes' way in and out of one connection, plain or over TLS, without waiting
 endpoint          the same for code that waits
 waits             how that waits: in a trio task, or without one
+names             looking names up, in threads of their own number
 listen            where clients come in: bind, and accept
 inherited         listening sockets that the process was started with
 connection_limit  how many connections fit into the descriptors that there are

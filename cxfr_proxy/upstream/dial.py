@@ -2,7 +2,8 @@
 
 Resolving a name and trying its addresses side by side (RFC 8305) costs as much as the rest of a login. So health checks
 do it, every other second, and a session is connected to the address that answered last. Only if that fails, or none is
-known yet, the session resolves the name itself.
+known yet, the session resolves the name itself. Where name servers don't answer, checks go by the last address as well:
+a node is not down because its name can't be looked up (decision 0052).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import logging
+import math
 import os
 import socket
 import ssl
@@ -20,11 +23,13 @@ from typing import Any, Final
 import trio
 
 from cxfr_proxy import shortage
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, DomainRefused, FaultList, NodeError, NoRoom
+from cxfr_proxy.events import emit
 from cxfr_proxy.net import proxy_protocol
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.node_tls import NodeCertificate, node_context, node_name, read_authorities
@@ -52,6 +57,12 @@ _FINDINGS: Final = {
 }
 """By the system's answer to a connection: the finding about the node."""
 
+_NO_ANSWER: Final = frozenset((socket.EAI_AGAIN, socket.EAI_FAIL))
+"""The answers of a lookup for which no name server knew an answer, not even that there is no such name."""
+
+_NAMES_KEPT: Final = 20_000
+"""Names that are remembered at least: more than there are nodes in the largest list."""
+
 _BREAKS: Final = (EOFError, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
 _NO_TLS: Final = NodeTls.NONE
@@ -60,6 +71,8 @@ _NOBODY: Final = ProxiedConnection(None, None)
 
 _MISMATCHES: Final = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+_log = logging.getLogger(__name__)
 
 
 def read_authorities_of(specs: Iterable[NodeSpec]) -> dict[str, str]:
@@ -92,7 +105,9 @@ class Dialer:
         self.certificate = certificate if certificate is not None else NodeCertificate()
         self.authorities: Mapping[str, str] = {}
         """The contents of ``ca=`` files in use, by path."""
-        self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
+        self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached: sessions go there
+        self._last: BoundedDict[Address, _SocketAddress] = BoundedDict(_NAMES_KEPT)
+        """The same, kept for the time when no name server answers."""
         self.own_logins = OwnLogins()
         """The turns in which :meth:`log_in` goes on."""
 
@@ -205,13 +220,25 @@ class Dialer:
         return await waits.in_trio(partial(self._look_up_and_connect, address))
 
     async def _look_up_and_connect(self, address: Address) -> PlainTransport:
-        with trio.fail_after(self._timeouts.node_connect_timeout):
-            stream = await trio.open_tcp_stream(address.host, address.port)
+        last = self._last.get(address)
+        stream: trio.SocketStream | None = None
+        why = "no answer in time"
+        try:
+            with trio.fail_after(self._timeouts.node_connect_timeout):
+                stream = await _open_stream(address, patient=last is None)
+        except socket.gaierror as exc:
+            if last is None or exc.errno not in _NO_ANSWER:
+                raise
+            why = exc.strerror or str(exc)
+        if stream is None:
+            assert last is not None, "or there is a stream, or an error"
+            emit(_log, "name-not-resolved", level=logging.WARNING, name=address.host, reason=why)
+            return await _connect_to(last, self._timeouts, TRIO)
         # Out of trio's socket, which would be closed with its last reference.
         sock = socket.socket(fileno=stream.socket.detach())
         transport = PlainTransport.adopt(sock, self._timeouts.keepalive_timeout)
         try:
-            self._answered[address] = (transport.family, transport.getpeername())
+            self._answered[address] = self._last[address] = (transport.family, transport.getpeername())
         except OSError:
             transport.close()
             raise
@@ -228,6 +255,16 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
         with contextlib.suppress(OSError):  # not an address of that family
             socket.inet_pton(family, address.host)
             return family, (address.host, address.port)
+    return None
+
+
+async def _open_stream(address: Address, *, patient: bool) -> trio.SocketStream | None:
+    """Look the name up, and connect. Unless ``patient``, return ``None`` when half of the caller's time is over: name
+    servers that don't answer take all of it."""
+    now = trio.current_time()
+    half = math.inf if patient else now + (trio.current_effective_deadline() - now) / 2
+    with trio.move_on_at(half):
+        return await trio.open_tcp_stream(address.host, address.port)
     return None
 
 

@@ -19,6 +19,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.channel import StreamChannel
 from cxfr_proxy.ipc.codec import MESSAGES
 from cxfr_proxy.ipc.messages import Setup
+from cxfr_proxy.net.names import look_up_apart
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.process_title import name_process
 from cxfr_proxy.worker.worker import Worker
@@ -36,6 +37,7 @@ def main() -> None:
 
 
 async def _main(channel: int, listening: Sequence[int]) -> int:
+    look_up_apart()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(_inherited(channel)))
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(_inherited(each))) for each in listening]
     try:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -416,6 +416,60 @@ async def test_a_name_is_looked_up_again_where_it_led_nowhere(dialer: Dialer, re
         assert len(resolved) == 3
         await connect(dialer, moved)
         assert len(resolved) == 3
+
+
+class NameServers(trio.abc.HostnameResolver):
+    """``says``: the error of a lookup; ``None``: there is no answer; an address: that is the answer. By ``clock`` time
+    goes on while somebody waits for an answer, and only then."""
+
+    def __init__(self, clock: trio.testing.MockClock | None = None) -> None:
+        self.says: str | int | None = "127.0.0.1"
+        self.clock = clock
+        trio.socket.set_custom_hostname_resolver(self)  # of this test's own run
+
+    async def getaddrinfo(self, host: object, port: Any, *_: object, **__: object) -> Any:
+        while self.says is None:
+            assert self.clock is not None
+            self.clock.jump(26.0)  # a little more than half of the time
+            await trio.lowlevel.checkpoint()
+        if isinstance(self.says, int):
+            raise socket.gaierror(self.says, "as the test wants it")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (self.says, port))]
+
+    async def getnameinfo(self, *_: object) -> NoReturn:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("says", [socket.EAI_AGAIN, socket.EAI_FAIL, None])
+async def test_a_node_is_not_down_because_its_name_can_t_be_looked_up(
+    dialer: Dialer, mock_clock: trio.testing.MockClock, says: int | None
+) -> None:
+    servers = NameServers(mock_clock)
+    async with peer(listen_only) as port:
+        spec = NodeSpec("n", Address("n.example", port))
+        (await dialer.dial(spec, "localhost", None, resolve=True)).close()
+        servers.says = says
+        dialer.take({})
+        for _ in range(2):
+            (await dialer.dial(spec, "localhost", None, resolve=True)).close()
+        await connect(dialer, spec)
+        stranger = NodeSpec("m", Address("m.example", port))
+        assert await refused(dialer, stranger) in (
+            "the node did not answer in time",
+            "no connection to the node: as the test wants it",
+        )
+    assert await refused(dialer, spec) == "no connection to the node: Connection refused"
+
+
+async def test_a_name_that_there_is_not_leads_nowhere(dialer: Dialer) -> None:
+    """Name servers have answered."""
+    servers = NameServers()
+    async with peer(listen_only) as port:
+        spec = NodeSpec("n", Address("n.example", port))
+        (await dialer.dial(spec, "localhost", None, resolve=True)).close()
+        servers.says = socket.EAI_NONAME
+        with pytest.raises(NodeError, match="as the test wants it"):
+            await dialer.dial(spec, "localhost", None, resolve=True)
 
 
 async def greet(dialer: Dialer, spec: NodeSpec) -> None:
