@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from lxml import etree
 from msgspec import Struct
@@ -50,7 +50,7 @@ class Unreadable(Exception):
         self.fault = fault
 
 
-class Names(NamedTuple):
+class Names(Struct, frozen=True, gc=False):
     """The names in a message; empty if it names nobody."""
 
     authzid: str
