@@ -125,8 +125,14 @@ class Transport(Protocol):
         """Close the connection without ending the stream; :meth:`end_output` does that."""
         ...
 
-    def native_calls(self) -> tuple[ReadInto | None, Write | None]:
-        """Return what the switchboard calls to read and to write; ``None``: the socket's own ``recv`` and ``send``."""
+    @property
+    def native_read(self) -> ReadInto | None:
+        """What the switchboard calls to read; ``None``: the socket's own ``recv``."""
+        ...
+
+    @property
+    def native_write(self) -> Write | None:
+        """What the switchboard calls to write; ``None``: the socket's own ``send``."""
         ...
 
     def version(self) -> str | None:
@@ -158,6 +164,8 @@ class PlainTransport(socket.socket):
     type = socket.SocketType.type  # type: ignore[assignment]
     read_now = socket.socket.recv
     write_now = socket.socket.send
+    native_read = None
+    native_write = None
 
     @classmethod
     def unconnected(cls, family: int, keepalive_timeout: float) -> PlainTransport:
@@ -209,9 +217,6 @@ class PlainTransport(socket.socket):
         with contextlib.suppress(OSError):  # it was reset, or never connected: there is nothing to end
             self.shutdown(socket.SHUT_WR)
 
-    def native_calls(self) -> tuple[None, None]:
-        return None, None
-
     def version(self) -> None:
         return None
 
@@ -227,6 +232,8 @@ class TlsTransport(ssl.SSLSocket):
     """The part of the closing alert that the socket has not taken yet."""
     # SSLSocket's recv() and send() do the same a microsecond later.
     read_now = ssl.SSLSocket.read
+    native_read = ssl.SSLSocket.read
+    native_write = ssl.SSLSocket.write
 
     @classmethod
     def over(
@@ -301,9 +308,6 @@ class TlsTransport(ssl.SSLSocket):
     def _end_tcp(self) -> None:
         with contextlib.suppress(OSError):  # it was reset, or never connected
             socket.socket.shutdown(self, socket.SHUT_WR)  # SSLSocket.shutdown() would drop the TLS state
-
-    def native_calls(self) -> tuple[ReadInto, Write]:
-        return self.read, self.write
 
 
 def tune(sock: socket.socket | SocketType, keepalive_timeout: float) -> None:

@@ -13,7 +13,7 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cxfr_proxy.net.transport import RECORD_BYTES, Transport
+from cxfr_proxy.net.transport import RECORD_BYTES
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.live_session import Leg, LiveSession
 from cxfr_proxy.relay.turns import clock
@@ -162,13 +162,21 @@ class Poller:
         if scanner is None:
             self._disconnect(leg)
             return
-        receive, _ = leg.transport.native_calls()
-        _, send = leg.other.transport.native_calls()
+        there, beyond = leg.transport, leg.other.transport
         # SSL_read() returns at most one record. A smaller buffer would leave decrypted bytes inside, where epoll does
         # not see them.
         most = max(leg.read_size, RECORD_BYTES)
-        unframe, frame = _websocket(leg.transport), _websocket(leg.other.transport)
-        self._board.connect(leg.fd, leg.other.fd, leg.side, scanner, most, receive, send, unframe, frame)
+        self._board.connect(
+            leg.fd,
+            leg.other.fd,
+            leg.side,
+            scanner,
+            most,
+            there.native_read,
+            beyond.native_write,
+            there if isinstance(there, WebSocketTransport) else None,
+            beyond if isinstance(beyond, WebSocketTransport) else None,
+        )
         leg.connected = scanner
 
     def _disconnect(self, leg: Leg) -> None:
@@ -198,8 +206,3 @@ class Poller:
         if self._board is None:
             return live.heard
         return max(live.heard, *(self._board.heard(leg.fd) for leg in live.legs))
-
-
-def _websocket(transport: Transport) -> WebSocketTransport | None:
-    """Return the transport if what it reads and writes is frames."""
-    return transport if isinstance(transport, WebSocketTransport) else None

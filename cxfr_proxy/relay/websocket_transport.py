@@ -220,8 +220,13 @@ class WebSocketTransport(NativeFrames):
 
     # --- with the switchboard
 
-    def native_calls(self) -> tuple[ReadInto | None, Write | None]:
-        return self._inner.native_calls()
+    @property
+    def native_read(self) -> ReadInto | None:
+        return self._inner.native_read
+
+    @property
+    def native_write(self) -> Write | None:
+        return self._inner.native_write
 
     def _show(self) -> None:
         """Tell the switchboard what it may do by itself until something happens here again."""

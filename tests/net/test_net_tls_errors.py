@@ -59,15 +59,17 @@ class Breaking(TlsTransport):
             leave_error()
             raise self.breaks
 
-    def read(self, len: int = 1024, buffer: bytearray | None = None) -> bytes:  # type: ignore[override]
+    def read(self, len: int = 1024, buffer: bytearray | memoryview | None = None) -> bytes:  # type: ignore[override]
         self._break()
         return super().read(len, buffer)
 
-    read_now = read  # type: ignore[assignment]
+    read_now = native_read = read  # type: ignore[assignment]
 
     def write(self, data: Bytes) -> int:  # type: ignore[override]
         self._break()
         return super().write(data)
+
+    native_write = write  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_a_broken_connection_is_over_and_can_be_ended_all_the_same(ends: Ends) -
 
 
 def test_what_the_switchboard_calls(ends: Ends) -> None:
-    receive, send = ends.near.native_calls()
+    receive, send = ends.near.native_read, ends.near.native_write
     assert (receive is None) is (send is None) is not ends.near.is_encrypted
     if receive is not None and send is not None:
         buffer = memoryview(bytearray(100))

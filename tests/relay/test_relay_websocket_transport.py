@@ -222,6 +222,8 @@ class Narrow:
     """A transport beneath whose room is ``room`` bytes. ``incoming`` comes in."""
 
     is_encrypted = False
+    native_read = None
+    native_write = None
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -264,9 +266,6 @@ class Narrow:
 
     def close(self) -> None:
         pass
-
-    def native_calls(self) -> tuple[None, None]:
-        return None, None
 
     def version(self) -> None:
         return None
