@@ -127,12 +127,12 @@ class Transport(Protocol):
 
     @property
     def native_read(self) -> ReadInto | None:
-        """What the switchboard calls to read; ``None``: the socket's own ``recv``."""
+        """The call by which the switchboard reads; ``None``: the socket's own ``recv``."""
         ...
 
     @property
     def native_write(self) -> Write | None:
-        """What the switchboard calls to write; ``None``: the socket's own ``send``."""
+        """The call by which the switchboard writes; ``None``: the socket's own ``send``."""
         ...
 
     def version(self) -> str | None:

@@ -50,7 +50,7 @@ class Balancers:
         if not self._trusted.trust(arrival.address if arrival.port is not None else None):
             return arrival
         try:
-            waits.begin(trio.current_time() + self._seconds)
+            waits.begin(waits.now + self._seconds)
             return await self._read(endpoint, arrival)
         except MalformedProxyHeader as exc:
             self._refuse(arrival, f"it is malformed: {exc}")

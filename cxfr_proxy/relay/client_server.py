@@ -178,7 +178,7 @@ class ClientServer:
             duties.add(self._limit.leave)
             endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout), waits)
             duties.add(endpoint.close)
-            arrival = Arrival.from_socket(address, trio.current_time())
+            arrival = Arrival.from_socket(address, waits.now)
             if self._balancers:
                 told = await self._balancers.who_is_it(endpoint, arrival, waits)
                 if told is None:

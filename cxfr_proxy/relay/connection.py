@@ -158,7 +158,7 @@ class ClientConnection:
         """
         waits = self._waits
         try:
-            waits.begin(trio.current_time() + self._rules.handshake_timeout)
+            waits.begin(waits.now + self._rules.handshake_timeout)
             begun = self._begun = await begin()
             if begun is None:
                 return None
@@ -190,7 +190,7 @@ class ClientConnection:
             raise ClientError(StreamCondition.POLICY_VIOLATION, _STRANGER)
         self._expect_stream()
         # The limit so far was for a first byte and TLS.
-        self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
+        self._waits.deadline = self._waits.now + self._rules.negotiation_timeout
         return await self._read_any() if first else None
 
     def _expect_stream(self) -> None:
@@ -207,7 +207,7 @@ class ClientConnection:
 
     async def _read_request(self, data: bytes) -> BegunStream | None:
         """Read one request: for a WebSocket, or for a page."""
-        opening, now = self._rules.new_web_opening(), trio.current_time()
+        opening, now = self._rules.new_web_opening(), self._waits.now
         self._last_words = opening.refuse
         self._waits.deadline = min(self._waits.deadline, now + self._rules.handshake_timeout)
         while (step := opening.receive(data)) is None:
@@ -224,7 +224,7 @@ class ClientConnection:
         self._endpoint.transport = self._rules.upgrade(before, step.early)
         self._waits.goes_on(before, self._endpoint.transport)
         self._expect_stream()
-        self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
+        self._waits.deadline = self._waits.now + self._rules.negotiation_timeout
         return await self._read(await self._receive())
 
     def _find_client(self, request: HttpRequest) -> ForwardedClient:
@@ -280,7 +280,7 @@ class ClientConnection:
         """
         if not self._endpoint.discard_received():
             raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
-        self._waits.deadline = latest if latest is not None else trio.current_time() + self._rules.handshake_timeout
+        self._waits.deadline = latest if latest is not None else self._waits.now + self._rules.handshake_timeout
         # In one write: unsent is what the session had for the client, such as its header and features.
         await self._endpoint.send_all(unsent + PROCEED)
         return await self._start_tls(domain, latest)
@@ -291,7 +291,7 @@ class ClientConnection:
         """Shake hands and expect a new stream; ``None`` if the handshake failed. ``hello`` has been peeked at."""
         rules = self._rules
         self._last_words = None  # a stream error in the middle of a handshake would be taken for a broken TLS record
-        now = trio.current_time()
+        now = self._waits.now
         self._waits.deadline = min(latest if latest is not None else math.inf, now + rules.handshake_timeout)
         try:
             server_name = await self._endpoint.server_name(hello)
@@ -304,7 +304,7 @@ class ClientConnection:
             self._tls_failed(failure_of(exc), reason)
             return None
         self._expect_stream()
-        self._waits.deadline = latest if latest is not None else trio.current_time() + rules.negotiation_timeout
+        self._waits.deadline = latest if latest is not None else self._waits.now + rules.negotiation_timeout
         # With TLS 1.3 a client sends its header right behind the handshake. Behind STARTTLS the stream goes on that has
         # asked for it; with TLS from the first byte, nobody knows yet.
         return await (self._read_any() if domain is None else self._read(await self._receive(at_once=True)))
@@ -315,7 +315,7 @@ class ClientConnection:
 
     async def _reroute(self, reroute: Reroute, unsent: bytes) -> BegunStream:
         """Return the stream for another node than the one that was chosen; the lane holds what the client has sent."""
-        early_login, now = reroute.early_login, trio.current_time()
+        early_login, now = reroute.early_login, self._waits.now
         self._last_words = last_words if early_login is not None else partial(_first_and_last_words, reroute.header)
         self._lane = reroute.up
         self._waits.deadline = early_login.bind_by if early_login is not None else now + self._rules.negotiation_timeout

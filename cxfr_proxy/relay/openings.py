@@ -61,6 +61,7 @@ class PumpWaits:
         "_timer_at",
         "_transport",
         "may_be_given_up",
+        "now",
     )
 
     def __init__(self, openings: Openings, number: int) -> None:
@@ -75,6 +76,8 @@ class PumpWaits:
         self._task: trio.CancelScope | None = None  # of the task that it waits for
         self.may_be_given_up = False
         """Whether it ends when the proxy stops."""
+        self.now = 0.0
+        """The time by trio's clock, as of when it was carried on last: what it does until it waits again is short."""
 
     # --- for the coroutine
 
@@ -215,6 +218,8 @@ class Openings:
     def __init__(self, poller: Poller, on_empty: Callable[[], None]) -> None:
         self.timers = Timers(self._on_timer, self._due)
         self.stopping = False
+        self.now = 0.0
+        """When the pump's turn has begun that is under way."""
         self._poller = poller
         self._on_empty = on_empty
         self._last = 0
@@ -242,7 +247,7 @@ class Openings:
     def begin_new(self) -> None:
         """Begin those that were to wait for the next turn."""
         for _ in range(len(self.new)):
-            self.carry_on(self.new.popleft())
+            self.carry_on(self.new.popleft(), self.now)
 
     def stop(self) -> None:
         """Have all give up that may, and those that come later."""
@@ -262,13 +267,14 @@ class Openings:
         opening = self._by_fd.get(fd)
         if opening is None:
             return False
-        self.carry_on(opening)
+        self.carry_on(opening, self.now)
         return True
 
-    def carry_on(self, opening: PumpWaits) -> None:
-        """Have it run until it waits again. A fault ends this one alone."""
+    def carry_on(self, opening: PumpWaits, now: float | None = None) -> None:
+        """Have it run until it waits again. A fault ends this one alone. ``now``: the time, as far as it is known."""
         if opening._id not in self._all:
             return
+        opening.now = now if now is not None else trio.current_time()
         try:
             if opening._coroutine.send(None) is not None:
                 raise RuntimeError("a connection that opens has awaited trio")

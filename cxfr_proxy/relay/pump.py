@@ -151,7 +151,7 @@ class Pump:
     def _turn(self) -> None:
         self._turning = True
         try:
-            self._now = trio.current_time()
+            self._now = self.openings.now = trio.current_time()
             if self._again:
                 self._again.serve(partial(self._serve, events=IN), self._share_seconds)
             try:

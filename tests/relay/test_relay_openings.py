@@ -7,6 +7,7 @@ import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,31 @@ async def test_its_deadline(mock_clock: MockClock) -> None:
         mock_clock.jump(11)
         await until(lambda: it.said == [trio.TooSlowError])
         assert len(it.openings) == 1
+
+
+async def test_the_time(mock_clock: MockClock) -> None:
+    """It is that of the turn, or of when one goes on without a turn."""
+    async with world() as it:
+
+        async def serve(waits: PumpWaits) -> None:
+            endpoint = it.endpoint(waits)
+            it.said.append(waits.now - began)
+            await endpoint.receive_some()
+            it.said.append(waits.now - began)
+            await waits.in_trio(partial(trio.sleep, 10))
+            it.said.append(waits.now - began)
+            endpoint.close()
+
+        mock_clock.jump(5)
+        began = trio.current_time()
+        it.openings.begin(serve)
+        mock_clock.jump(7)
+        it.far[0].send(b"x")
+        await until(lambda: len(it.said) == 2)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(11)
+        await until(lambda: not it.openings)
+        assert it.said == [0, 7, 18]
 
 
 async def test_a_limit_within(mock_clock: MockClock) -> None:
