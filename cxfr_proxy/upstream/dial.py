@@ -16,7 +16,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -143,8 +143,14 @@ class Dialer:
         """
         endpoint: Endpoint | None = None
         try:
-            with _what_is_short():
+            try:
                 plain = await self._connect(spec.address, waits, resolve=resolve)
+            except (OSError, RuntimeError) as exc:
+                lack = _lack(exc)
+                if lack is None:
+                    raise
+                why = f"this machine has no room for a connection: {lack}"
+                raise NoRoom(StreamCondition.REMOTE_CONNECTION_FAILED, why) from exc
             endpoint = Endpoint(plain, waits)
             if spec.send_proxy is not None:
                 told = (client or _NOBODY).or_between(*proxy_protocol.own_ends(plain))
@@ -268,24 +274,12 @@ async def _open_stream(address: Address, *, patient: bool) -> trio.SocketStream 
     return None
 
 
-@contextlib.contextmanager
-def _what_is_short() -> Iterator[None]:
-    """Raise :class:`NoRoom` where a connection fails by what this machine lacks."""
-    try:
-        yield
-    except OSError as exc:
-        lack = shortage.of_connecting(_first(exc))
-        if lack is None:
-            raise
-        raise _no_room(lack) from exc
-    except RuntimeError as exc:  # names are looked up in a thread
-        if not shortage.is_of_threads(exc):
-            raise
-        raise _no_room(str(exc)) from exc
-
-
-def _no_room(lack: str) -> NoRoom:
-    return NoRoom(StreamCondition.REMOTE_CONNECTION_FAILED, f"this machine has no room for a connection: {lack}")
+def _lack(exc: OSError | RuntimeError) -> str | None:
+    """Return what this machine lacks for the connection that failed by that exception; ``None``: nothing, as far as can
+    be told."""
+    if isinstance(exc, OSError):
+        return shortage.of_connecting(_first(exc))
+    return str(exc) if shortage.is_of_threads(exc) else None  # names are looked up in a thread
 
 
 async def _connect_to(address: _SocketAddress, timeouts: Timeouts, waits: Waits) -> PlainTransport:
