@@ -81,8 +81,18 @@ class LineWriter:
                 self._queue_lost()
             self._queue(_Line(data))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
+                self._begin()
+
+    def _begin(self) -> None:
+        """Start the thread. Where the system has none for this process, write here: somebody waits for once, and the
+        log says what becomes of a process that lacks threads."""
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            while not self._lines.empty():
+                self._write_together([self._lines.get()])
 
     def flush(self, seconds: float) -> bool:
         """Wait at most that long until all is written, or can't be. Return whether nothing is queued any more."""
@@ -106,20 +116,22 @@ class LineWriter:
     def _run(self) -> None:
         pause: float | None = None
         while True:
-            lines = self._take(pause)
-            written = self._put_out(lines)
+            self._write_together(self._take(pause))
             with self._lock:
-                size = sum(len(line.data) for line in lines)
-                self._waiting_bytes -= size
-                if not written:
-                    self._lost += sum(line.counts for line in lines)
-                elif self._lost and not self._waiting_bytes:
-                    self._queue_lost()
-                if not self._waiting_bytes:
-                    self._idle.notify_all()
                 retry = RETRY_SECONDS if self._lost else None
             due = self._tick()
             pause = min((each for each in (retry, due) if each is not None), default=None)
+
+    def _write_together(self, lines: list[_Line]) -> None:
+        written = self._put_out(lines)
+        with self._lock:
+            self._waiting_bytes -= sum(len(line.data) for line in lines)
+            if not written:
+                self._lost += sum(line.counts for line in lines)
+            elif self._lost and not self._waiting_bytes:
+                self._queue_lost()
+            if not self._waiting_bytes:
+                self._idle.notify_all()
 
     def _take(self, seconds: float | None) -> list[_Line]:
         """Return the next lines to write together; none if nothing came for so many ``seconds``."""

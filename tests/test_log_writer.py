@@ -113,6 +113,33 @@ def test_what_fails_is_counted_and_told_when_it_works_again(broken: Callable[[],
             os.close(each)
 
 
+def test_lines_are_written_where_there_is_no_thread_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, by whoever brings them; and by a thread as soon as there is one."""
+    real, started = threading.Thread.start, 0
+
+    def start(thread: threading.Thread) -> None:
+        nonlocal started
+        started += 1
+        if started <= 2:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    reading, writing = os.pipe()
+    try:
+        writer = LineWriter(writing, report_lost)
+        for number in (1, 2):
+            writer.write(f"line {number}")
+            assert os.read(reading, 100) == f"line {number}\n".encode()
+            assert writer.flush(0)
+        writer.write("line 3")
+        assert read_lines(reading, b"line 3\n") == ["line 3"]
+        assert writer.flush(PATIENCE_SECONDS)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_a_finalizer_may_write_in_the_middle_of_a_call() -> None:
     """At each place in turn: nobody waits for themselves, and what waits is counted right."""
     reading, writing = os.pipe()

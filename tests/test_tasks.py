@@ -28,7 +28,7 @@ BARE: Final = {
     "supervisor/supervisor.py": 1,  # inside Task.USER_MAP
     "supervisor/workers/workers.py": 1,  # of one command
     "admin/control/server.py": 1,  # of one command
-    "net/listen.py": 1,  # the inside of each is Task.ACCEPT
+    "net/listen.py": 3,  # inside Task.ACCEPT, or inside the task that serves the streams
     "cluster/sources/etcd.py": 1,  # inside Task.ETCD
     "cli/connecting.py": 1,  # of one command
     "doctor/examining/together.py": 1,  # of one command

@@ -180,20 +180,43 @@ async def serve_streams(
     """Serve each connection in a task of its own, until cancelled; then the listeners are closed. The tasks are in
     ``nursery``, and outlive this call; with ``None`` they end with it.
 
-    This is :func:`trio.serve_listeners` with limits, and it goes on after a failure. That function closes its listeners
-    when it fails, so each time it gets copies for the same sockets.
+    This is :func:`trio.serve_listeners`, but it goes on after a failure, and says in the words of this log that there
+    is no room for another connection.
     """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(listener.socket) for listener in listeners]
         while True:
-            await keep_going(task, partial(_serve_streams, partial(once, task, serve), sockets, nursery))
+            await keep_going(task, partial(_serve_streams, partial(_serve_stream, task, serve), sockets, nursery))
 
 
 async def _serve_streams(
     serve: Callable[[trio.SocketStream], Awaitable[None]], sockets: list[SocketType], nursery: trio.Nursery | None
 ) -> None:
-    copies = [trio.SocketListener(sock.dup()) for sock in sockets]
-    await trio.serve_listeners(serve, copies, handler_nursery=nursery)
+    async with trio.open_nursery() as accepting:
+        for sock in sockets:
+            accepting.start_soon(_accept_streams, sock, serve, nursery or accepting)
+
+
+async def _accept_streams(
+    sock: SocketType, serve: Callable[[trio.SocketStream], Awaitable[None]], nursery: trio.Nursery
+) -> None:
+    while True:
+        try:
+            accepted, _ = await sock.accept()
+        except OSError as exc:
+            if not _is_about_one(exc):
+                await trio.sleep(_NO_ROOM_SECONDS)
+            continue
+        nursery.start_soon(serve, trio.SocketStream(accepted))
+
+
+async def _serve_stream(
+    task: Task, serve: Callable[[trio.SocketStream], Awaitable[object]], stream: trio.SocketStream
+) -> None:
+    try:
+        await once(task, serve, stream)
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, room: ConnectionLimit) -> None:
@@ -229,15 +252,23 @@ def _accept_some(sock: socket.socket, serve: Serve, room: ConnectionLimit) -> bo
         except BlockingIOError:
             break
         except OSError as exc:
-            if exc.errno in SHORTAGES:
-                emit(_log, "accept-failed", level=logging.ERROR, error=os.strerror(exc.errno))
+            if not _is_about_one(exc):
                 return False
-            if exc.errno not in _GONE:
-                raise
             continue
         room.enter()
         with isolation:
             serve(accepted, address)
+    return True
+
+
+def _is_about_one(exc: OSError) -> bool:
+    """Return whether accepting has failed for one connection alone; false, and logged: the system has no descriptor or
+    memory for more. Raises what is a fault of the listening socket's own."""
+    if exc.errno in SHORTAGES:
+        emit(_log, "accept-failed", level=logging.ERROR, error=os.strerror(exc.errno))
+        return False
+    if exc.errno not in _GONE:
+        raise exc
     return True
 
 

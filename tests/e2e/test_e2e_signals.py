@@ -35,6 +35,19 @@ async def _until_mask(pid: int, name: str, numbers: tuple[signal.Signals, ...]) 
             await trio.lowlevel.checkpoint()
 
 
+HUNG_UP_AT_ONCE = ("env", "--block-signal=HUP,USR1,USR2", "sh", "-c", 'kill -HUP $$; exec "$@"', "sh")
+
+
+async def test_those_that_come_before_the_first_line_arrive_where_somebody_has_blocked_them(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """As docs/commands.md says it."""
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("node1 127.0.0.1:1 check=none\n")
+    async with command(nursery, tmp_path, nodes, "--workers", "1", within=HUNG_UP_AT_ONCE) as it:
+        await it.event("reloaded")
+
+
 @needs_proc
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_they_wait_until_they_can_be_taken(nursery: trio.Nursery, tmp_path: Path, workers: str) -> None:

@@ -16,12 +16,22 @@ import trio
 import trio.testing
 from ports import free_port
 from relay_tools import no_leak, until
+from shortages import few_descriptors
 
 from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net import listen
 from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.net.listen import accept, bind, bind_shared, listen_again, listen_no_more, tune_accepted
+from cxfr_proxy.net.listen import (
+    accept,
+    bind,
+    bind_shared,
+    listen_again,
+    listen_no_more,
+    serve_streams,
+    tune_accepted,
+)
+from cxfr_proxy.tasks import Task
 
 
 @contextmanager
@@ -332,3 +342,24 @@ def test_sockets_that_rest_get_no_connections() -> None:
                 waiting.recv(1)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(place)
+
+
+async def test_streams_wait_until_there_are_descriptors(caplog: pytest.LogCaptureFixture) -> None:
+    served: list[trio.SocketStream] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        served.append(stream)
+        await stream.send_all(b"x")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = bind([ListenAddress("127.0.0.1", 0)])
+        nursery.start_soon(serve_streams, Task.CONTROL, serve, [listener])
+        with few_descriptors(1):
+            stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+            await until(lambda: "accept-failed" in caplog.messages)
+        async with stream:
+            assert await stream.receive_some() == b"x"
+            assert await stream.receive_some() == b"", "it is closed when it was served"
+        nursery.cancel_scope.cancel()
+    assert set(caplog.messages) == {"accept-failed"}
+    assert served[0].socket.fileno() == -1
