@@ -12,7 +12,7 @@ import trio
 
 from cxfr_proxy.cli.checking import read_nodes
 from cxfr_proxy.cli.exit_codes import FAULTS, OK
-from cxfr_proxy.cluster.tokens import did_you_mean
+from cxfr_proxy.cluster.words import did_you_mean
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import read_secret

@@ -4,7 +4,7 @@
 nodes      a node as its operator describes it: the table of options
 nodes_file the grammar of ``nodes.txt``
 addresses  where a node is dialled, and where clients are sent: host names, IP addresses, ports
-tokens     files that an operator writes, read one token at a time, so that faults have a place
+words      files that an operator writes, read one word at a time, so that faults have a place
 targets    where clients may be sent: ``redirect-targets``
 backends   where the list comes from, as the operator writes it
 srv        nodes from SRV records

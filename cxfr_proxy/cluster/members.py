@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
-from cxfr_proxy.cluster.tokens import did_you_mean
+from cxfr_proxy.cluster.words import did_you_mean
 from cxfr_proxy.errors import ConfigError
 
 _SHOWN_NAMES: Final = 50

@@ -30,7 +30,7 @@ from cxfr_proxy.cluster.addresses import (
     read_websocket_url,
     read_whole_number,
 )
-from cxfr_proxy.cluster.tokens import Token, did_you_mean
+from cxfr_proxy.cluster.words import Word, did_you_mean
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_seconds
 
@@ -137,23 +137,23 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 class Form(Generic[T]):
     """How the value of an option is written: what is expected, for messages and documentation, and how it is read.
 
-    ``read`` raises :class:`~cxfr_proxy.errors.ConfigError` with the token's place.
+    ``read`` raises :class:`~cxfr_proxy.errors.ConfigError` with the word's place.
     """
 
     expects: str
-    read: Callable[[Token], T]
+    read: Callable[[Word], T]
 
 
 def _one_of(choices: type[_Choice]) -> Form[_Choice]:
     *others, last = choices
     expects = f"{', '.join(others)} or {last}"
 
-    def read(token: Token) -> _Choice:
+    def read(word: Word) -> _Choice:
         try:
-            return choices(token.text)
+            return choices(word.text)
         except ValueError:
-            fault = token.expected(expects)
-            raise token.fault(fault.message + did_you_mean(token.text, choices)) from None
+            fault = word.expected(expects)
+            raise word.fault(fault.message + did_you_mean(word.text, choices)) from None
 
     return Form(expects, read)
 
@@ -166,24 +166,24 @@ def _whole_number(low: int, high: int) -> Form[int]:
 def _time(low: float) -> Form[float]:
     """Read a time of at least ``low`` seconds."""
 
-    def read(token: Token) -> float:
+    def read(word: Word) -> float:
         try:
-            seconds = read_seconds(token.text)
+            seconds = read_seconds(word.text)
         except ValueError:
             seconds = -1.0
         if not low <= seconds <= MOST_SECONDS:
-            raise token.expected(f"a time from {low:g}s to {MOST_SECONDS:g}s like 2, 2s, 500ms or 1m")
+            raise word.expected(f"a time from {low:g}s to {MOST_SECONDS:g}s like 2, 2s, 500ms or 1m")
         return seconds
 
     return Form("a time like 2, 2s, 500ms or 1m", read)
 
 
-def _read_domains(token: Token) -> tuple[str, ...]:
+def _read_domains(word: Word) -> tuple[str, ...]:
     """Read domains of JIDs (RFC 7622 section 3.2), written as there or in ASCII; return their keys, each once."""
     domains: list[str] = []
     start = 0
-    for text in token.text.split(","):
-        part = token.part(start, start + len(text))
+    for text in word.text.split(","):
+        part = word.part(start, start + len(text))
         start += len(text) + 1
         domain = domain_key(text)
         if not domain or not domain.isprintable() or re.search(r"[/@<>\"'&]", domain):

@@ -7,8 +7,8 @@ The file holds one node a line, ``name address [key=value ...]``, blank lines an
     node2    10.0.0.12:5223     tls=direct ca=/etc/ssl/nodes.pem send-proxy=v2 public=[2001:db8::12]:5222
     node3    unix:/run/xmpp/c2s state=drain
 
-Tokens are separated by white space and hold none. A ``#`` starts a comment only where a token could start; inside a
-token it is an error rather than a guess. An option stands once, and one that would have no effect is an error. All
+Words are separated by white space and hold none. A ``#`` starts a comment only where a word could start; inside a
+word it is an error rather than a guess. An option stands once, and one that would have no effect is an error. All
 errors of a file are reported together, so that one look is enough to mend it.
 
 Which options there are, and what may stand in them, is the table of :mod:`.nodes`.
@@ -24,7 +24,7 @@ from typing import Final
 from cxfr_proxy.cluster.addresses import ADDRESS_FORMS, XMPP_PORT, XMPPS_PORT, UnixAddress, is_unix, read_address
 from cxfr_proxy.cluster.nodes import OPTIONS, Check, Migrate, NodeSpec, NodeTls, Resume
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
-from cxfr_proxy.cluster.tokens import Token, did_you_mean, tokens_of
+from cxfr_proxy.cluster.words import Word, did_you_mean, words_of
 from cxfr_proxy.errors import ConfigError, FileFaults
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -44,13 +44,13 @@ def parse_nodes(text: str, file: str, targets: RedirectTargets = ANYWHERE) -> tu
     """
     specs: list[NodeSpec] = []
     faults: list[ConfigError] = []
-    names: dict[str, Token] = {}
+    names: dict[str, Word] = {}
     # Not splitlines(): it also splits where no editor counts a line. White space takes care of a "\r".
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        tokens = tokens_of(line, file, number)
-        if tokens:
-            spec, found = _read_node(tokens, names)
-            found += _target_faults(spec, tokens, targets)
+        words = words_of(line, file, number)
+        if words:
+            spec, found = _read_node(words, names)
+            found += _target_faults(spec, words, targets)
             specs.append(spec)
             faults += sorted(found, key=lambda fault: fault.column or 0)
     if not specs:
@@ -65,9 +65,9 @@ def parse_node(name: str, text: str, place: str, targets: RedirectTargets = ANYW
 
     Raises :class:`NodesFileError`.
     """
-    tokens = [Token(name, place, 1, 1), *tokens_of(text, place, 1)]
-    spec, faults = _read_node(tokens, {})
-    faults += _target_faults(spec, tokens, targets)
+    words = [Word(name, place, 1, 1), *words_of(text, place, 1)]
+    spec, faults = _read_node(words, {})
+    faults += _target_faults(spec, words, targets)
     if faults:
         raise NodesFileError(faults)
     return spec
@@ -78,25 +78,25 @@ def parse_common(options: Iterable[str], place: str) -> NodeSpec:
 
     ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options of a single node.
     """
-    tokens = [Token(option, place, 1, 1) for option in options]
-    spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), tokens)
-    for token in tokens:
-        key = token.text.partition("=")[0]
+    words = [Word(option, place, 1, 1) for option in options]
+    spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), words)
+    for word in words:
+        key = word.text.partition("=")[0]
         if key in OPTIONS and OPTIONS[key].single:
-            faults.append(token.fault(f"{key}= is for one node, and these options are for all"))
+            faults.append(word.fault(f"{key}= is for one node, and these options are for all"))
     if faults:
         raise NodesFileError([ConfigError(fault.message, file=place) for fault in faults])
     return spec
 
 
-def _read_node(tokens: list[Token], names: dict[str, Token]) -> tuple[NodeSpec, list[ConfigError]]:
+def _read_node(words: list[Word], names: dict[str, Word]) -> tuple[NodeSpec, list[ConfigError]]:
     """Return the line's node and all of its faults; with faults the node is of no use. ``names`` are the taken ones."""
-    for token in tokens:
-        if "#" in token.text:
+    for word in words:
+        if "#" in word.text:
             # A path cut short, or a comment taken for a value: both would go unnoticed.
-            fault = token.part(token.text.index("#")).fault("expected white space before the '#' of a comment")
+            fault = word.part(word.text.index("#")).fault("expected white space before the '#' of a comment")
             return NodeSpec("", _NO_ADDRESS), [fault]
-    name, *rest = tokens
+    name, *rest = words
     faults = _name_faults(name, names)
     address = rest.pop(0) if rest and not _is_option(rest[0]) else None
     spec, found = _read_options(NodeSpec(name.text, _NO_ADDRESS), rest)
@@ -112,11 +112,11 @@ def _read_node(tokens: list[Token], names: dict[str, Token]) -> tuple[NodeSpec, 
     return spec, faults
 
 
-def _is_option(token: Token) -> bool:
-    return "=" in token.text and not is_unix(token)
+def _is_option(word: Word) -> bool:
+    return "=" in word.text and not is_unix(word)
 
 
-def _name_faults(name: Token, names: dict[str, Token]) -> list[ConfigError]:
+def _name_faults(name: Word, names: dict[str, Word]) -> list[ConfigError]:
     if not NAME.fullmatch(name.text):
         # Not "-" or "." first: names are arguments of commands and parts of URLs.
         return [name.expected("a name (letters, digits, '.', '_', '-'; a letter or digit first)")]
@@ -126,66 +126,66 @@ def _name_faults(name: Token, names: dict[str, Token]) -> list[ConfigError]:
     return [name.fault(f"expected another name, found '{name.text}' again (first on line {first.line})")]
 
 
-def _target_faults(spec: NodeSpec, tokens: list[Token], targets: RedirectTargets) -> list[ConfigError]:
+def _target_faults(spec: NodeSpec, words: list[Word], targets: RedirectTargets) -> list[ConfigError]:
     addresses = {"public=": spec.public, "public-ws=": spec.public_ws}
     return [
-        token.part(len(option)).expected(f"a host that redirect-targets allows ({targets})")
+        word.part(len(option)).expected(f"a host that redirect-targets allows ({targets})")
         for option, address in addresses.items()
         if address is not None and not targets.allow(address.host)
-        for token in tokens
-        if token.text.startswith(option)
+        for word in words
+        if word.text.startswith(option)
     ]
 
 
-def _read_options(spec: NodeSpec, tokens: list[Token]) -> tuple[NodeSpec, list[ConfigError]]:
+def _read_options(spec: NodeSpec, words: list[Word]) -> tuple[NodeSpec, list[ConfigError]]:
     faults: list[ConfigError] = []
-    seen: dict[str, Token] = {}
-    for token in tokens:
+    seen: dict[str, Word] = {}
+    for word in words:
         try:
-            spec = _read_option(spec, token, seen)
+            spec = _read_option(spec, word, seen)
         except ConfigError as fault:
             faults.append(fault)
-        seen.setdefault(token.text.partition("=")[0], token)
+        seen.setdefault(word.text.partition("=")[0], word)
     # With a tls= that is wrong itself, nobody knows what was meant: one message is enough.
     if not spec.uses_tls and ("tls" not in seen or seen["tls"].text == "tls=none"):
         faults.extend(
-            token.fault(f"{key}= has no effect without TLS: expected tls=starttls or tls=direct as well")
-            for key, token in seen.items()
+            word.fault(f"{key}= has no effect without TLS: expected tls=starttls or tls=direct as well")
+            for key, word in seen.items()
             if key in OPTIONS and OPTIONS[key].needs_tls
         )
     if spec.check is Check.NONE:
         faults.extend(
-            token.fault(f"{key}= has no effect with check=none: nobody looks at the node")
-            for key, token in seen.items()
+            word.fault(f"{key}= has no effect with check=none: nobody looks at the node")
+            for key, word in seen.items()
             if key in OPTIONS and OPTIONS[key].needs_check
         )
     return spec, faults + list(_migration_faults(spec, seen))
 
 
-def _migration_faults(spec: NodeSpec, seen: Mapping[str, Token]) -> Iterator[ConfigError]:
+def _migration_faults(spec: NodeSpec, seen: Mapping[str, Word]) -> Iterator[ConfigError]:
     """Yield what is wrong for migration: a session is taken to a node by resuming it there, and the proxy logs in with
     a certificate."""
-    token = seen.get("migrate")
+    word = seen.get("migrate")
     if spec.migrate is Migrate.NONE:
         if spec.migrate_address is not None:
             yield seen["migrate-address"].fault("migrate-address= has no effect without migrate=external")
-    elif token is not None and spec.resume is not Resume.SHARED:
-        yield token.fault("migrate=external has no effect without resume=shared: the session is resumed on the node")
-    elif token is not None and not spec.uses_tls:
-        yield token.fault(
+    elif word is not None and spec.resume is not Resume.SHARED:
+        yield word.fault("migrate=external has no effect without resume=shared: the session is resumed on the node")
+    elif word is not None and not spec.uses_tls:
+        yield word.fault(
             "migrate=external has no effect without TLS: expected migrate-address=, tls=direct or tls=starttls as well"
         )
 
 
-def _read_option(spec: NodeSpec, token: Token, seen: Collection[str]) -> NodeSpec:
-    key, equals, text = token.text.partition("=")
+def _read_option(spec: NodeSpec, word: Word, seen: Collection[str]) -> NodeSpec:
+    key, equals, text = word.text.partition("=")
     option = OPTIONS.get(key)
     if option is None:
         hint = did_you_mean(key, OPTIONS) or f" (known: {', '.join(OPTIONS)})"
-        raise token.fault(token.expected("an option (key=value)").message + hint)
+        raise word.fault(word.expected("an option (key=value)").message + hint)
     if key in seen:
-        raise token.fault(f"expected {key}= once, found it again")
-    value = token.part(len(key) + len(equals))
+        raise word.fault(f"expected {key}= once, found it again")
+    value = word.part(len(key) + len(equals))
     if not text:
         raise value.expected(f"{option.form.expects} after '{key}='")
     return replace(spec, **{option.field: option.form.read(value)})

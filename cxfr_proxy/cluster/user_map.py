@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import Final
 
 from cxfr_proxy.cluster.nodes_file import NAME
-from cxfr_proxy.cluster.tokens import Token, not_utf8, tokens_of
+from cxfr_proxy.cluster.words import Word, not_utf8, words_of
 from cxfr_proxy.errors import ConfigError, FileFaults
 from cxfr_proxy.spellings import user_key
 
@@ -102,19 +102,19 @@ class _Reader:
         place = 0
         try:
             text = line.decode().removeprefix("\ufeff") if number == 1 else line.decode()
-            tokens = text.split()
-            if tokens and not tokens[0].startswith("#"):
-                if len(tokens) != 2:  # else it is as simple as it looks, and there are many
-                    tokens = self._two_tokens(text, number)
-                place = self._note(tokens[0], tokens[1], number, text)
+            words = text.split()
+            if words and not words[0].startswith("#"):
+                if len(words) != 2:  # else it is as simple as it looks, and there are many
+                    words = self._two_words(text, number)
+                place = self._note(words[0], words[1], number, text)
         except UnicodeDecodeError as exc:
             self.faults.append(not_utf8(exc, self._file, number))
         except ConfigError as fault:
             self.faults.append(fault)
         self._places.append(place)
 
-    def _two_tokens(self, text: str, number: int) -> list[str]:
-        user, *rest = tokens_of(text, self._file, number)
+    def _two_words(self, text: str, number: int) -> list[str]:
+        user, *rest = words_of(text, self._file, number)
         if not rest:
             raise user.part(len(user.text)).expected("a node's name after the user")
         if len(rest) > 1:
@@ -124,21 +124,21 @@ class _Reader:
     def _note(self, user: str, node: str, number: int, text: str) -> int:
         local, _, domain = user.partition("@")
         if not local or not domain or "/" in user or "@" in domain:
-            raise self._token(0, text, number).expected("a bare JID like kim@example.org")
+            raise self._word(0, text, number).expected("a bare JID like kim@example.org")
         place = self._nodes.get(node)
         if place is None:
             if not NAME.fullmatch(node):
-                raise self._token(1, text, number).expected("a node's name")
+                raise self._word(1, text, number).expected("a node's name")
             if len(self._nodes) >= MAX_NODES:
-                raise self._token(1, text, number).fault(f"expected at most {MAX_NODES} different nodes")
+                raise self._word(1, text, number).fault(f"expected at most {MAX_NODES} different nodes")
             place = self._nodes[node] = len(self._nodes)
         digest = _digest(user_key(user))
         self._users[digest >> 56].append(digest << _LINE_BITS | number)
         return place
 
-    def _token(self, index: int, text: str, number: int) -> Token:
-        tokens = tokens_of(text, self._file, number)
-        return tokens[index] if index < len(tokens) else tokens[0].part(len(tokens[0].text))
+    def _word(self, index: int, text: str, number: int) -> Word:
+        words = words_of(text, self._file, number)
+        return words[index] if index < len(words) else words[0].part(len(words[0].text))
 
     def end(self) -> UserMap:
         for users in self._users:

@@ -27,7 +27,7 @@ from cxfr_proxy.cluster.addresses import (
 from cxfr_proxy.cluster.backends import Backends, FileBackends, parse_url
 from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
-from cxfr_proxy.cluster.tokens import Token
+from cxfr_proxy.cluster.words import Word
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_quantity, read_seconds
@@ -329,14 +329,14 @@ def _read_policy(text: str) -> DomainPolicy:
 def _read_redirect(text: str) -> DomainRedirect:
     domain, _, target = text.partition("=")
     try:
-        return DomainRedirect(_read_domain(domain), read_public_address(Token(target, "", 1, 1)))
+        return DomainRedirect(_read_domain(domain), read_public_address(Word(target, "", 1, 1)))
     except ConfigError as exc:
         raise ValueError(text) from exc
 
 
 def _read_websocket_url(text: str) -> WebSocketUrl:
     try:
-        return read_websocket_url(Token(text, "", 1, 1))
+        return read_websocket_url(Word(text, "", 1, 1))
     except ConfigError as exc:
         raise ValueError(text) from exc
 

@@ -54,7 +54,7 @@ from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.supervisor.about import AboutProxy
 from cxfr_proxy.supervisor.orders.auto_rebalance import AutoRebalancer
-from cxfr_proxy.supervisor.orders.drains import NodeDrainer
+from cxfr_proxy.supervisor.orders.drain_keeper import NodeDrainer
 from cxfr_proxy.supervisor.orders.rolls import Rolls
 from cxfr_proxy.supervisor.orders.state_keeper import StateKeeper
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies

@@ -28,7 +28,7 @@ from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import NodeSource, Shared
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import user_key
-from cxfr_proxy.supervisor.orders.drains import NodeDrainer
+from cxfr_proxy.supervisor.orders.drain_keeper import NodeDrainer
 from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 

@@ -57,7 +57,7 @@ from cxfr_proxy.net.inherited import InheritedSockets
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.service_manager import ServiceManager
 from cxfr_proxy.supervisor.management import Management, Operations
-from cxfr_proxy.supervisor.orders.drains import DrainKeeper
+from cxfr_proxy.supervisor.orders.drain_keeper import DrainKeeper
 from cxfr_proxy.supervisor.orders.state_keeper import StateFile, StateKeeper
 from cxfr_proxy.supervisor.startup_log import log_rebalance
 from cxfr_proxy.supervisor.upgrading.predecessor import Predecessor

@@ -275,8 +275,8 @@ COMMANDS: Final = (
     ),
     Command(
         "reload",
-        "read the settings, the nodes, the user map and certificates again, and take all of it, or nothing if anything "
-        "is wrong",
+        "read the settings, the nodes, the user map, certificates and the file of tokens again, and take all of it, or "
+        "nothing if anything is wrong",
         (),
         Topic.RUN,
         role=Role.ADMIN,

@@ -257,7 +257,7 @@ class Reloader(Protocol):
     """Reads the files again."""
 
     async def reload(self) -> str:
-        """Read settings, nodes, user map and certificates again; return in a sentence what was done.
+        """Read settings, nodes, user map, certificates and tokens again; return in a sentence what was done.
 
         Raises :class:`~.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
         """

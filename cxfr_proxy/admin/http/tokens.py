@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.admin.commands.callers import Role
-from cxfr_proxy.cluster.tokens import Token, did_you_mean, not_utf8, tokens_of
+from cxfr_proxy.cluster.words import Word, did_you_mean, not_utf8, words_of
 from cxfr_proxy.errors import ConfigError, FaultList
 from cxfr_proxy.files import read_secret
 from cxfr_proxy.units import counted
@@ -88,7 +88,7 @@ def parse_tokens(text: str, file: str) -> TokenList:
     found: list[ApiToken] = []
     faults = FaultList()
     for number, line in enumerate(text.splitlines(), start=1):
-        words = tokens_of(line, file, number)
+        words = words_of(line, file, number)
         if not words:
             continue
         with faults:
@@ -100,7 +100,7 @@ def parse_tokens(text: str, file: str) -> TokenList:
 _EXPECTED_NAME: Final = "a name of at most 64 letters, digits and _.@-"
 
 
-def _parse_line(words: Sequence[Token], before: Sequence[ApiToken]) -> ApiToken:
+def _parse_line(words: Sequence[Word], before: Sequence[ApiToken]) -> ApiToken:
     if len(words) != 3:
         raise words[-1].fault(f"expected a role, a name and a digest, found {counted(len(words), 'word')}")
     role, name, digest = words

@@ -23,8 +23,8 @@ from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.nodes_file import NodesFileError, parse_nodes
 from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
-from cxfr_proxy.cluster.tokens import not_utf8
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
+from cxfr_proxy.cluster.words import not_utf8
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import FileVersion, open_file
 

@@ -17,7 +17,7 @@ from cxfr_proxy.cluster.sources.source import NodeSource, Reading
 from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.supervisor.orders.drains import NodeDrainer
+from cxfr_proxy.supervisor.orders.drain_keeper import NodeDrainer
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.reading.served_files import ServedFiles
 from cxfr_proxy.units import counted

@@ -1,6 +1,6 @@
-"""Read an operator's file one token at a time, so that every fault has a place.
+"""Read an operator's file one word at a time, so that every fault has a place.
 
-A line is tokens with white space between; a ``#`` where a token could start begins a comment.
+A line is words with white space between; a ``#`` where a word could start begins a comment.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Final
 
 from cxfr_proxy.errors import ConfigError
 
-_TOKEN: Final = re.compile(r"\S+")
+_WORD: Final = re.compile(r"\S+")
 _SHOWN_CHARACTERS: Final = 60
-"""A longer token is cut in messages: the column says where it is."""
+"""A longer word is cut in messages: the column says where it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class Word:
     """A piece of a line that knows where it stands."""
 
     text: str
@@ -27,12 +27,12 @@ class Token:
     line: int
     column: int
 
-    def part(self, start: int, end: int | None = None) -> Token:
+    def part(self, start: int, end: int | None = None) -> Word:
         """Return the piece from ``start`` to ``end`` (of the text, from 0), which knows its own place."""
-        return Token(self.text[start:end], self.file, self.line, self.column + start)
+        return Word(self.text[start:end], self.file, self.line, self.column + start)
 
     def fault(self, message: str) -> ConfigError:
-        """Return an error with this message and the token's place, to be raised or collected."""
+        """Return an error with this message and the word's place, to be raised or collected."""
         return ConfigError(message, file=self.file, line=self.line, column=self.column)
 
     def expected(self, what: str) -> ConfigError:
@@ -41,11 +41,11 @@ class Token:
         return self.fault(f"expected {what}, found {repr(shown) if shown else 'nothing'}")
 
 
-def tokens_of(line: str, file: str, number: int) -> list[Token]:
-    """Return the tokens of line ``number`` (from 1) before its comment."""
-    tokens = [Token(found[0], file, number, found.start() + 1) for found in _TOKEN.finditer(line)]
-    comment = next((i for i, token in enumerate(tokens) if token.text.startswith("#")), None)
-    return tokens[:comment]
+def words_of(line: str, file: str, number: int) -> list[Word]:
+    """Return the words of line ``number`` (from 1) before its comment."""
+    words = [Word(found[0], file, number, found.start() + 1) for found in _WORD.finditer(line)]
+    comment = next((i for i, word in enumerate(words) if word.text.startswith("#")), None)
+    return words[:comment]
 
 
 def not_utf8(exc: UnicodeDecodeError, file: str, first_line: int = 1) -> ConfigError:
