@@ -69,7 +69,7 @@ class LatestEvents:
     """Those of one process. Any thread may call the methods."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # may be entered again by a finalizer in the middle of anything
         self._by_event: dict[str, deque[LoggedEvent]] = {}
 
     def note(self, at: float, level: int, event: str, details: str) -> None:
@@ -80,4 +80,5 @@ class LatestEvents:
     def entries(self) -> list[LoggedEvent]:
         """Return those that are kept, the newest last."""
         with self._lock:
-            return sorted(each for kept in self._by_event.values() for each in kept)
+            # Copies, for the same reason: what is iterated over may not grow meanwhile.
+            return sorted(each for kept in list(self._by_event.values()) for each in list(kept))

@@ -133,7 +133,8 @@ class Sums:
     def next_due(self) -> float | None:
         """Return the seconds until a sum may be due; ``None`` if no group is open."""
         with self._lock:
-            since = min((each.since for each in self._open.values()), default=None)
+            # A copy: a finalizer may log in the middle of this, and so make another group.
+            since = min((each.since for each in list(self._open.values())), default=None)
             return max(0.0, since + SECONDS - self._clock()) if since is not None else None
 
 

@@ -114,6 +114,13 @@ class LineWriter:
     # --- the thread
 
     def _run(self) -> None:
+        try:
+            self._write_on()
+        finally:  # it has met a fault, which is the next line, and that one begins another thread
+            with self._lock:
+                self._thread = None
+
+    def _write_on(self) -> None:
         pause: float | None = None
         while True:
             self._write_together(self._take(pause))

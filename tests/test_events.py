@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import re
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +21,7 @@ from cxfr_proxy.log_latest import KEPT, LatestEvents
 from cxfr_proxy.log_writer import WHOLE_BYTES
 
 LOGGER = logging.getLogger("cxfr_proxy.test")
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,30 @@ def test_the_latest_events_are_kept_of_each_kind(latest: LatestEvents) -> None:
     assert downs[-1].total == 3 * KEPT
     assert fault.details.startswith('exception="ValueError: xxx')
     assert len(fault.details) <= events.MAX_DETAIL_CHARS + 1
+
+
+def test_a_finalizer_may_log_in_the_middle_of_a_note() -> None:
+    """At each place in turn: nobody waits for themselves."""
+    latest = LatestEvents()
+
+    def note(place: int) -> None:
+        places = iter(range(place + 1))
+
+        def on_call(*_: object) -> None:
+            if next(places, -1) == place:
+                latest.note(0.0, logging.WARNING, "unraisable", "inner")
+
+        sys.setprofile(on_call)
+        latest.note(0.0, logging.WARNING, "fault", "outer")
+        latest.entries()
+        sys.setprofile(None)
+
+    for place in range(10):
+        thread = threading.Thread(target=note, args=(place,), daemon=True)
+        thread.start()
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+    assert {each.event for each in latest.entries()} == {"fault", "unraisable"}
 
 
 @pytest.mark.parametrize("level", LogLevel)

@@ -140,6 +140,27 @@ def test_lines_are_written_where_there_is_no_thread_for_them(monkeypatch: pytest
         os.close(writing)
 
 
+def test_a_thread_that_has_met_a_fault_has_a_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, ticks = threading.Event(), iter([True])
+    monkeypatch.setattr(threading, "excepthook", lambda _: failed.set())
+
+    def tick() -> None:
+        if next(ticks, False):
+            raise MemoryError
+
+    reading, writing = os.pipe()
+    try:
+        writer = LineWriter(writing, report_lost, tick)
+        writer.write("before")
+        assert failed.wait(PATIENCE_SECONDS)
+        writer.write("behind")
+        assert read_lines(reading, b"behind\n") == ["before", "behind"]
+        assert writer.flush(PATIENCE_SECONDS)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_a_finalizer_may_write_in_the_middle_of_a_call() -> None:
     """At each place in turn: nobody waits for themselves, and what waits is counted right."""
     reading, writing = os.pipe()
