@@ -10,6 +10,8 @@ pump                the one task that carries the bytes of all sessions
 live_session        a session in the pump, and its two legs
 poller              which legs are ready: epoll and the switchboard
 turns               which legs are served when
+hearing             what was read of several legs, heard by their sessions together
+deadlines           when a session, or a leg that takes no bytes, is due
 pings               pings to silent clients on WebSocket, and the end of those that don't answer
 openings            connections that open, carried on by the pump without a task for each
 timers              many deadlines and one sleeping task

@@ -129,7 +129,7 @@ class ClientServer:
         self._context = ConnectionContext(rules, self._router, self._registry)
         self._policy = _policy(config, self._registry, self._router)
         self.pings.seconds = config.timeouts.websocket_ping
-        self._pump.write_stall_timeout = config.timeouts.write_stall_timeout
+        self._pump.deadlines.write_stall_timeout = config.timeouts.write_stall_timeout
         for live in self._registry:
             live.session.follow(self._policy)
 

@@ -200,6 +200,7 @@ class LiveSession:
         "session",
         "spare_node",
         "timer_at",
+        "unheard",
     )
 
     def __init__(
@@ -225,6 +226,8 @@ class LiveSession:
         """Its node was chosen without a login, only because the nodes' features were not known yet."""
         self.timer_at = math.inf
         """When the pump's timers call for it next."""
+        self.unheard = False
+        """Bytes of one of its legs were read, and the session has not heard of them yet."""
         self.driven = False
         """Its commands are being carried out."""
         self.deferred: tuple[Decide, ...] = ()

@@ -4,10 +4,11 @@ A relay on top of trio is slow because of a task switch and a wait per read, not
 sockets of all sessions are in one ``epoll`` of the pump's own; the pump's task waits for *that* to become readable, and
 then serves every socket that is ready without waiting for anything: receive, scan, send the same bytes. A session has
 no task of its own: a parked task would take more memory than the rest of the session. One task keeps the sessions
-alive, so that cancelling it ends them all (:meth:`Pump.keep`), and one keeps their deadlines (:mod:`.timers`).
+alive, so that cancelling it ends them all (:meth:`Pump.keep`), and one keeps their deadlines (:mod:`.deadlines`).
 
 The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
-through the lane alone; else the session is asked, and its commands are carried out.
+through the lane alone; else the session is asked, and its commands are carried out. Several sessions are asked together
+(:mod:`.hearing`).
 
 Where it was compiled, a *switchboard* (``_turn.c``) does the first by itself: the pump connects each leg on which there
 is nothing to decide, and disconnects it before that changes (:meth:`Pump._settle`). The switchboard hands over
@@ -24,8 +25,8 @@ Rules:
   is read until nothing is pending; if its turn is over before, or it may not be read now, it is remembered and served
   again.
 * *A fault ends one session.* An exception from one session's handling closes that session and is logged.
-* *One thing at a time.* A session whose commands are being carried out decides nothing else meanwhile. A listener that
-  calls the session while it hears its reports has the call carried out behind these commands (:meth:`Pump.drive`).
+* *One thing at a time.* A session whose commands are to be carried out decides nothing else before that. A listener
+  that calls a session meanwhile has the call carried out behind these commands (:meth:`Pump.drive`).
 
 Only :meth:`Pump.run` and :meth:`Pump.keep` await, so every other caller finds all sessions between two events, or has
 its call put off until then.
@@ -35,7 +36,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -44,10 +45,11 @@ import trio
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import Transport, TransportFault, Verdict
+from cxfr_proxy.relay.deadlines import SessionDeadlines
+from cxfr_proxy.relay.hearing import TOGETHER, Hearing
 from cxfr_proxy.relay.live_session import Decide, Leg, LiveSession, ReturnedConnection, SessionListener
 from cxfr_proxy.relay.openings import Openings
 from cxfr_proxy.relay.poller import ALL_BUT_IN, ALL_BUT_OUT, IN, OUT, Poller
-from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
 from cxfr_proxy.session.commands import (
     Close,
@@ -97,7 +99,6 @@ class Pump:
         share_seconds: float = SHARE_SECONDS,
         costly_seconds: float = COSTLY_SECONDS,
     ) -> None:
-        self.write_stall_timeout = write_stall_timeout
         self._share_seconds = share_seconds
         self._costly_seconds = costly_seconds
         self._poller = Poller()
@@ -105,16 +106,17 @@ class Pump:
         self._sessions: dict[int, LiveSession] = {}
         self._again: Queue[Leg] = Queue()  # legs with pending bytes, which epoll does not see
         self._behind: Queue[Leg] = Queue()  # legs that are not read until the session has dealt with what they brought
+        self._hearing = Hearing(costly_seconds, self._fail)
         self._turning = False
         self._now = 0.0
-        self._timers = Timers(self._on_timer, self._timer_due)
+        self.deadlines = SessionDeadlines(self._sessions, self._expire, write_stall_timeout)
         self._nobody_left: trio.Event | None = None  # not None: keep() waits for it
         self.openings = Openings(self._poller, self._look_who_is_left)  # connections without a session
 
     async def run(self) -> None:
         """Serve until cancelled. :meth:`keep` ends the sessions, and :meth:`close` comes last."""
         async with trio.open_nursery() as nursery:
-            start(nursery, Task.TIMERS, self._timers.run)
+            start(nursery, Task.TIMERS, self.deadlines.run)
             start(nursery, Task.TIMERS, self.openings.timers.run)
             await keep_going(Task.PUMP, self._run)
 
@@ -153,17 +155,27 @@ class Pump:
         try:
             self._now = self.openings.now = trio.current_time()
             if self._again:
-                self._again.serve(partial(self._serve, events=IN), self._share_seconds)
-            try:
-                self._poller.serve(self._now, self._share_seconds, self)
-            except Exception as exc:
-                self._fail_what_was_served(exc)
+                self._again.serve(self._serve_pending, self._share_seconds)
+            self._serve_ready(clock() + self._share_seconds)
             if self._behind:
                 self._behind.serve(self._catch_up, self._share_seconds * BEHIND_SHARE)
             if self.openings.new:
                 self.openings.begin_new()
         finally:
             self._turning = False
+
+    def _serve_ready(self, until: float) -> None:
+        """Serve what epoll reports, again and again until it has nothing to report, or the time is over."""
+        while True:
+            try:
+                self._poller.serve(self._now, until - clock(), self)
+            except Exception as exc:
+                self._fail_what_was_served(exc)
+            if not self._hearing.waiting:
+                return
+            self._hear()  # answers to what is sent now are ready soon
+            if clock() >= until:
+                return
 
     def _fail_what_was_served(self, exc: Exception) -> None:
         """End the session whose leg the switchboard was serving; raise the exception again if there is none."""
@@ -177,19 +189,31 @@ class Pump:
     def on_ready(self, fd: int, events: int) -> None:
         leg = self._legs.get(fd)
         if leg is not None:
+            if leg.live.unheard:
+                self._hear()  # in the order in which it came; the leg may be gone behind that
             if leg.interest:
                 self._serve(leg, events)
-            else:
+                if len(self._hearing.waiting) >= TOGETHER:
+                    self._hear()
+            elif leg.fd >= 0:
                 self._poller.ignore(leg)
         elif not self.openings.on_ready(fd):
             self._poller.woken(fd)
 
     def on_ended(self, fd: int) -> None:
-        self._end_input(self._legs[fd])
+        leg = self._legs[fd]
+        if leg.live.unheard:
+            self._hear()
+        if leg.fd >= 0:
+            self._end_input(leg)
 
     def on_scanned(self, fd: int, data: bytes, boundary: int, used: int) -> None:
         leg = self._legs[fd]
         live = leg.live
+        if live.unheard:
+            self._hear()
+            if leg.fd < 0:
+                return
         try:
             lane = live.session.fast[leg.side]
             assert lane is not None
@@ -285,46 +309,21 @@ class Pump:
             websocket.ping()
             self._settle(live)  # there may be no room for it yet
 
-    # --- timers
-
-    def _due(self, live: LiveSession) -> float:
-        """Return what is due first: the session's deadline, or a leg that is stuck."""
-        client, node = live.legs
-        due = live.session.due(backlogged=bool(client.unsent))
-        if client.stuck_since is not None or node.stuck_since is not None:
-            stuck = min(leg.stuck_since for leg in live.legs if leg.stuck_since is not None) + self.write_stall_timeout
-            return stuck if due is None else min(due, stuck)
-        return due if due is not None else math.inf
-
-    def _timer_due(self, when: float, session_id: int) -> float | None:
-        """Return when a timer is due, now that it is the next one; ``None``: not any more."""
-        live = self._sessions.get(session_id)
-        if live is None or live.timer_at != when:  # it was set anew since, for something that is due earlier
-            return None
-        live.timer_at = max(when, self._due(live))
-        return live.timer_at if live.timer_at < math.inf else None
-
-    def _on_timer(self, when: float, session_id: int) -> None:
-        live = self._sessions[session_id]
-        live.timer_at = math.inf
-        self._expire(live)
-        self._settle(live)
-
     def _expire(self, live: LiveSession) -> None:
-        """Act on a timer that has run out: the session's, or that of a leg that takes no bytes."""
+        """Act on a deadline that is over: the session's, or that of a leg that takes no bytes."""
         now = trio.current_time()
         for leg in live.legs:
-            if leg.stuck_since is not None and now >= leg.stuck_since + self.write_stall_timeout:
+            if self.deadlines.is_stuck(leg, now):
                 if live.closing:
                     self._drop(leg)
                 else:
                     self.drive(live, partial(live.session.stalled, leg.side))
-        due = live.session.due(backlogged=bool(live.legs[_CLIENT].unsent))
-        is_over = due is not None and now >= due
+        is_over = self.deadlines.is_over(live, now)
         if live.closing:
-            self._close(live, at_once=is_over)  # else the timer would ring again at once
+            self._close(live, at_once=is_over)  # else the deadline would be over again at once
         elif is_over:
             self.drive(live, live.session.tick)
+        self._settle(live)
 
     # --- serving a leg
 
@@ -340,6 +339,11 @@ class Pump:
                 self._read(leg)
         except Exception as exc:
             self._fail(live, exc)
+
+    def _serve_pending(self, leg: Leg) -> None:
+        """Serve a leg with bytes of which epoll does not know."""
+        self._serve(leg, IN)
+        self._hear()
 
     def _read(self, leg: Leg) -> None:
         live, side, transport = leg.live, leg.side, leg.transport
@@ -365,12 +369,22 @@ class Pump:
             live.heard = self._now
             received[side] += len(data)
             if lane is None:
-                self._look(leg, partial(session.receive, side, data))
-            else:
-                self._pass_on(leg, lane, lane.scan(data))
+                self._hearing.add(live, leg, data)
+                return
+            self._pass_on(leg, lane, lane.scan(data))
             if not leg.interest & IN or not transport.pending():
                 return
         self._serve_later(leg, self._again)
+
+    def _hear(self) -> None:
+        """Ask the sessions about what was read of their legs, and then carry out what they have decided."""
+        for live, leg, commands in self._hearing.ask(self._now):
+            if live.closing:  # another session's listener has ended it
+                live.driven = False
+                continue
+            self._carry_out_all(live, commands)
+            if leg.interest & IN and leg.transport.pending():
+                self._serve_later(leg, self._again)
 
     def _wait_to_write(self, leg: Leg) -> None:
         """Stop reading until the transport has written: it cannot be read before, and epoll would go on reporting
@@ -399,7 +413,7 @@ class Pump:
             return
         self._settle(live)
         if leg.fd >= 0:
-            self._serve(leg, IN)
+            self._serve_pending(leg)
 
     def _end_input(self, leg: Leg) -> None:
         leg.eof = True
@@ -427,22 +441,34 @@ class Pump:
         if live.driven:
             live.deferred += (decide,)
             return
+        if live.closing:
+            return
+        if not self._turning:  # a turn is short, and has read the clock at its beginning
+            self._now = trio.current_time()
         live.driven = True
         try:
-            while not live.closing:
-                if not self._turning:  # a turn is short, and has read the clock at its beginning
-                    self._now = trio.current_time()
-                commands = decide(self._now)
+            commands = decide(self._now)
+        except Exception as exc:
+            self._fail(live, exc)
+            live.driven = False
+        else:
+            self._carry_out_all(live, commands)
+
+    def _carry_out_all(self, live: LiveSession, commands: Sequence[SessionCommand]) -> None:
+        """Carry out what the session has decided, and let it decide what was put off meanwhile."""
+        try:
+            while True:
                 for command in joined(commands) if len(commands) > 1 else commands:
                     if type(command) is Send:
                         live.legs[command.side].send(command.data, self._now)
                     else:
                         self._carry_out(live, command)
                 self._settle(live)
-                if not live.deferred:
+                if not live.deferred or live.closing:
                     break
                 decide, *later = live.deferred
                 live.deferred = tuple(later)
+                commands = decide(self._now)
         except Exception as exc:
             self._fail(live, exc)
         finally:
@@ -511,10 +537,7 @@ class Pump:
                 self._poller.connect(leg)
         if live.closing:
             self._close(live, at_once=False)
-        due = self._due(live)
-        if due < live.timer_at:  # a timer that was set for an earlier time is put off when it is the next one
-            live.timer_at = due
-            self._timers.set(due, live.id)
+        self.deadlines.keep(live)
 
     def received(self) -> list[int]:
         """Return how many bytes sessions have read so far, by side, without those of TLS and of WebSocket's frames."""
