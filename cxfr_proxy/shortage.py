@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from cxfr_proxy.errors import ConfigError
@@ -18,6 +20,8 @@ SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EN
 AGAIN_SECONDS: Final = 60.0
 """Seconds until the operator's files are read again that could not be read for such an error."""
 
+_TO_READ: Final = SHORTAGES | {errno.EAGAIN}
+"""Those of a file that is to be read: a large one is, in a thread."""
 _TO_CONNECT: Final = SHORTAGES | {errno.EADDRNOTAVAIL}
 """Those of a connection that is to be made: all local ports may be in use for that address (ip(7))."""
 
@@ -25,7 +29,7 @@ _TO_CONNECT: Final = SHORTAGES | {errno.EADDRNOTAVAIL}
 def passes(exc: ConfigError) -> bool:
     """Return whether one of the faults may be over by itself: this machine lacked something for reading a file."""
     causes = (each.__cause__ for each in (exc, *exc.errors))
-    return any(isinstance(cause, OSError) and cause.errno in SHORTAGES for cause in causes)
+    return any(isinstance(cause, OSError) and cause.errno in _TO_READ for cause in causes)
 
 
 def of_connecting(exc: OSError) -> str | None:
@@ -42,6 +46,17 @@ def is_of_threads(exc: RuntimeError) -> bool:
     """Return whether that says that the system has no further thread for this process (:mod:`threading` has no
     exception of its own for it)."""
     return "new thread" in str(exc)
+
+
+@contextmanager
+def of_threads() -> Iterator[None]:
+    """Raise ``OSError`` where the block fails because the system has no further thread for this process."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if not is_of_threads(exc):
+            raise
+        raise OSError(errno.EAGAIN, str(exc)) from exc
 
 
 def _try_socket() -> int | None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from cxfr_proxy import shortage
 from cxfr_proxy.ipc.channel import StreamChannel
 from cxfr_proxy.ipc.codec import MESSAGES
 from cxfr_proxy.ipc.launch import Launched
@@ -49,7 +50,7 @@ class WorkerProcesses:
         """Start a fresh interpreter, in a process group of its own: what a terminal sends is for the supervisor."""
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
+            with theirs, shortage.of_threads():
                 inherited = [theirs.fileno(), *(sock.fileno() for sock in listening)]
                 process = await trio.lowlevel.open_process(
                     [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), *map(str, inherited)],

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -91,6 +92,21 @@ async def test_a_disk_that_refuses(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert on_disk(file.path).orders == {"node1": DRAINED}, "nothing is lost when there is room again"
     events = [record.getMessage().split()[0] for record in caplog.records]
     assert [each for each in events if each.startswith("state-")] == ["state-not-kept", "state-kept-again"]
+
+
+async def test_there_is_no_thread_to_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order is answered all the same."""
+
+    async def run_sync(*_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    async with running(StateKeeper(StateFile(tmp_path / "state"), CatchUp(60.0))) as keeper:
+        with monkeypatch.context() as without_threads:
+            without_threads.setattr(trio.to_thread, "run_sync", run_sync)
+            keeper.keep_order("node1", DRAINED)
+            assert "can't start new thread" in (await keeper.settle() or "")
+        keeper.keep_pin("juliet@example.org", "node1")
+        assert await keeper.settle() is None
 
 
 async def test_it_is_tried_again(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:

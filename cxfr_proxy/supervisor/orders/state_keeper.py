@@ -20,6 +20,7 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
+from cxfr_proxy import shortage
 from cxfr_proxy.cluster.kept_state import MAX_STATE_BYTES, KeptState, read_state
 from cxfr_proxy.cluster.roll import RollRecord
 from cxfr_proxy.cluster.shared import Directive
@@ -288,7 +289,8 @@ class StateKeeper:
             return
         self._writing = True
         try:
-            await trio.to_thread.run_sync(self._file.write, self.content())
+            with shortage.of_threads():
+                await trio.to_thread.run_sync(self._file.write, self.content())
         except OSError as exc:
             self._learned_at = learned_at
             self._note_problem(f"{self.path}: {exc.strerror or exc}")

@@ -114,7 +114,11 @@ class UserList:
             return None
         same = self._file if self._file is not None and self._file.path == os.fspath(path) else None
         file = same if same is not None else UserMapFile(path)
-        return ReadUsers(file, await trio.to_thread.run_sync(file.load))
+        try:
+            with shortage.of_threads():
+                return ReadUsers(file, await trio.to_thread.run_sync(file.load))
+        except OSError as exc:
+            raise ConfigError(f"cannot be read: {exc.strerror}", file=file.path) from exc
 
     def take(self, read: ReadUsers | None) -> None:
         """Place users by what was read from now on; ``None``: by no file."""

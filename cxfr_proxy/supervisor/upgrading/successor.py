@@ -20,6 +20,7 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
+from cxfr_proxy import shortage
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.rows.order_rows import UpgradeProgress, UpgradeStep
 from cxfr_proxy.errors import ConfigError
@@ -267,7 +268,7 @@ class UpgradeRun:
         """Return the new one, and this end of the channel to it. Raises ``OSError``."""
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
+            with theirs, shortage.of_threads():
                 process = await trio.lowlevel.open_process(
                     self._line,
                     pass_fds=[theirs.fileno(), *descriptors],

@@ -206,7 +206,7 @@ class WorkerSlots:
             self._sockets.wake(slot)
             return await self._launcher.launch(self._sockets.of(slot))
         except OSError as exc:
-            emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=str(exc))
+            emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=exc.strerror or str(exc))
             return None
 
     def on_message(self, link: Link, message: Message) -> None:
