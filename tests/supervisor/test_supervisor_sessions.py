@@ -12,7 +12,7 @@ from cxfr_proxy.supervisor.workers.workers import Workers
 
 async def test_the_oldest_come_first_whichever_worker_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The replies stand one behind the other, each in its own order. Every filter has a list of its own."""
-    filters = [SessionFilter(limit=limit) for limit in (None, 3, 9)] + [SessionFilter(node="node1", limit=1)]
+    filters = [SessionFilter(limit=limit) for limit in (None, 3, 10**30)] + [SessionFilter(node="node1", limit=1)]
     asked: list[WorkerQuestion[WorkerReply]] = []
     workers = Workers(2)
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import Final, TypeVar
 
 import trio
@@ -279,9 +279,9 @@ class Workers:
         order = sorted(range(len(found.rows)), key=lambda at: found.began[at])
         lists = []
         for number, wanted in enumerate(filters):
-            shown = (found.rows[at] for at in order if found.shown_by[at] >> number & 1)
+            shown = [found.rows[at] for at in order if found.shown_by[at] >> number & 1]
             matching = found.matching[number] if found.matching else 0  # nobody has answered
-            lists.append(FoundSessions(list(islice(shown, wanted.limit)), matching))
+            lists.append(FoundSessions(shown[: wanted.limit], matching))
             await trio.lowlevel.checkpoint()
         return lists
 
