@@ -12,11 +12,10 @@ import contextlib
 import errno
 import functools
 import logging
-import math
 import os
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -227,19 +226,17 @@ class Dialer:
 
     async def _look_up_and_connect(self, address: Address) -> PlainTransport:
         last = self._last.get(address)
-        stream: trio.SocketStream | None = None
-        why = "no answer in time"
-        try:
-            with trio.fail_after(self._timeouts.node_connect_timeout):
-                stream = await _open_stream(address, patient=last is None)
-        except socket.gaierror as exc:
-            if last is None or exc.errno not in _NO_ANSWER:
-                raise
-            why = exc.strerror or str(exc)
-        if stream is None:
-            assert last is not None, "or there is a stream, or an error"
-            emit(_log, "name-not-resolved", level=logging.WARNING, name=address.host, reason=why)
-            return await _connect_to(last, self._timeouts, TRIO)
+        if last is not None:
+            places = await self._places(address)
+            if places is None:
+                return await _connect_to(last, self._timeouts, TRIO)
+            if len(places) == 1:
+                transport = await _connect_to(places[0], self._timeouts, TRIO)
+                self._answered[address] = self._last[address] = places[0]
+                return transport
+        # Of several addresses trio tries one beside the other; it looks the name up once more, for few names have them.
+        with trio.fail_after(self._timeouts.node_connect_timeout):
+            stream = await trio.open_tcp_stream(address.host, address.port)
         # Out of trio's socket, which would be closed with its last reference.
         sock = socket.socket(fileno=stream.socket.detach())
         transport = PlainTransport.adopt(sock, self._timeouts.keepalive_timeout)
@@ -249,6 +246,25 @@ class Dialer:
             transport.close()
             raise
         return transport
+
+    async def _places(self, address: Address) -> Sequence[_SocketAddress] | None:
+        """Return where the name leads by now; ``None``, and logged: no name server answers. They have half of the
+        caller's time, since for the rest the node is looked for where it was reached last.
+
+        Raises ``OSError`` where there is no such name.
+        """
+        now, why = trio.current_time(), "no answer in time"
+        latest = min(now + self._timeouts.node_connect_timeout, trio.current_effective_deadline())
+        try:
+            with trio.move_on_at((now + latest) / 2):
+                found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+                return [(family, place) for family, _, _, _, place in found]
+        except socket.gaierror as exc:
+            if exc.errno not in _NO_ANSWER:
+                raise
+            why = exc.strerror or str(exc)
+        emit(_log, "name-not-resolved", level=logging.WARNING, name=address.host, reason=why)
+        return None
 
 
 # Each login asks it, and a name costs two exceptions.
@@ -261,16 +277,6 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
         with contextlib.suppress(OSError):  # not an address of that family
             socket.inet_pton(family, address.host)
             return family, (address.host, address.port)
-    return None
-
-
-async def _open_stream(address: Address, *, patient: bool) -> trio.SocketStream | None:
-    """Look the name up, and connect. Unless ``patient``, return ``None`` when half of the caller's time is over: name
-    servers that don't answer take all of it."""
-    now = trio.current_time()
-    half = math.inf if patient else now + (trio.current_effective_deadline() - now) / 2
-    with trio.move_on_at(half):
-        return await trio.open_tcp_stream(address.host, address.port)
     return None
 
 

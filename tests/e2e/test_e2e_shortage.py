@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from e2e_proxy import connect
 from e2e_workers import number_of, world
 from shortages import few_descriptors
 
@@ -43,3 +45,22 @@ async def test_a_supervisor_without_descriptors_gives_no_node_up(tmp_path: Path,
         (late,) = await it.log_in(1, "late")
         assert await it.pings(late)
         assert (await it.proxy.say("reload")).code == 0
+
+
+async def test_a_worker_without_descriptors_blames_no_node(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """One is left, for a client; the connection to its node would be the next."""
+    async with world(tmp_path, certificate) as it:
+        raws = await it.log_in(4)
+        with ExitStack() as short:
+            for worker in (await it.workers()).values():
+                short.enter_context(few_descriptors(1, worker["pid"]))
+            refused = await connect(it.proxy.address, certificate.client_context())
+            await refused.open()
+            await refused.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>")
+            assert await refused.error() == "remote-connection-failed"
+        assert "Too many open files" in (await it.proxy.event("dial-failed"))[0]["reason"]
+        (late,) = await it.log_in(1, "late")
+        for raw in (*raws, late):
+            assert await it.pings(raw)
+        assert [(row["health"], row["connect_failures"]) for row in await it.proxy.show("nodes")] == [("up", 0)] * 2
+        assert it.proxy.silent_about("node-down")

@@ -367,32 +367,48 @@ async def test_cancelled(dialer: Dialer, certificate: Path, tls: NodeTls) -> Non
 # --- names
 
 
+class NameServers(trio.abc.HostnameResolver):
+    """``says``: the error of a lookup; ``None``: there is no answer; addresses: they are the answer. By ``clock`` time
+    goes on while somebody waits for an answer, and only then."""
+
+    def __init__(self, clock: trio.testing.MockClock | None = None) -> None:
+        self.says: str | int | None = "127.0.0.1"
+        self.clock = clock
+        self.asked: list[object] = []
+        trio.socket.set_custom_hostname_resolver(self)  # of this test's own run
+
+    async def getaddrinfo(self, host: object, port: Any, *_: object, **__: object) -> Any:
+        self.asked.append(host)
+        while self.says is None:
+            assert self.clock is not None
+            self.clock.jump(26.0)  # a little more than half of the time
+            await trio.lowlevel.checkpoint()
+        if isinstance(self.says, int):
+            raise socket.gaierror(self.says, "as the test wants it")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (each, port)) for each in self.says.split()]
+
+    async def getnameinfo(self, *_: object) -> NoReturn:
+        raise NotImplementedError
+
+
 @pytest.fixture
-def resolved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+async def resolved() -> list[object]:
     """The names that were looked up."""
-    names: list[str] = []
-    real = trio.open_tcp_stream
-
-    async def open_tcp_stream(host: str, port: int) -> trio.SocketStream:
-        names.append(host)
-        return await real(host, port)
-
-    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
-    return names
+    return NameServers().asked
 
 
 async def connect(dialer: Dialer, spec: NodeSpec) -> None:
     (await dialer.dial(spec, "localhost", CLIENT)).close()
 
 
-async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: Dialer, resolved: list[str]) -> None:
+async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: Dialer, resolved: list[object]) -> None:
     async with peer(listen_only) as port:
         spec = NodeSpec("n", Address("localhost", port))
         await connect(dialer, spec)
         await connect(dialer, spec)
-        assert resolved == ["localhost"]
+        assert resolved == [b"localhost"]
         (await dialer.dial(spec, "localhost", None, resolve=True)).close()
-        assert resolved == ["localhost"] * 2
+        assert resolved == [b"localhost"] * 2
         await connect(dialer, spec)
         assert len(resolved) == 2
         dialer.take({})
@@ -402,7 +418,7 @@ async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: 
         assert len(resolved) == 3, "an address is no name"
 
 
-async def test_a_name_is_looked_up_again_where_it_led_nowhere(dialer: Dialer, resolved: list[str]) -> None:
+async def test_a_name_is_looked_up_again_where_it_led_nowhere(dialer: Dialer, resolved: list[object]) -> None:
     async with peer(listen_only) as port:
         spec = NodeSpec("n", Address("localhost", port))
         await connect(dialer, spec)
@@ -416,28 +432,6 @@ async def test_a_name_is_looked_up_again_where_it_led_nowhere(dialer: Dialer, re
         assert len(resolved) == 3
         await connect(dialer, moved)
         assert len(resolved) == 3
-
-
-class NameServers(trio.abc.HostnameResolver):
-    """``says``: the error of a lookup; ``None``: there is no answer; an address: that is the answer. By ``clock`` time
-    goes on while somebody waits for an answer, and only then."""
-
-    def __init__(self, clock: trio.testing.MockClock | None = None) -> None:
-        self.says: str | int | None = "127.0.0.1"
-        self.clock = clock
-        trio.socket.set_custom_hostname_resolver(self)  # of this test's own run
-
-    async def getaddrinfo(self, host: object, port: Any, *_: object, **__: object) -> Any:
-        while self.says is None:
-            assert self.clock is not None
-            self.clock.jump(26.0)  # a little more than half of the time
-            await trio.lowlevel.checkpoint()
-        if isinstance(self.says, int):
-            raise socket.gaierror(self.says, "as the test wants it")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (self.says, port))]
-
-    async def getnameinfo(self, *_: object) -> NoReturn:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize("says", [socket.EAI_AGAIN, socket.EAI_FAIL, None])
@@ -459,6 +453,13 @@ async def test_a_node_is_not_down_because_its_name_can_t_be_looked_up(
             "no connection to the node: as the test wants it",
         )
     assert await refused(dialer, spec) == "no connection to the node: Connection refused"
+
+
+async def test_a_name_of_several_addresses_leads_to_the_one_that_answers(dialer: Dialer) -> None:
+    NameServers().says = "127.0.0.2 127.0.0.1"
+    async with peer(listen_only) as port:
+        for _ in range(2):
+            (await dialer.dial(NodeSpec("n", Address("n.example", port)), "localhost", None, resolve=True)).close()
 
 
 async def test_a_name_that_there_is_not_leads_nowhere(dialer: Dialer) -> None:
