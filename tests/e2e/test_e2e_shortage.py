@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from e2e_proxy import connect
+from e2e_proxy import HEADER, connect
 from e2e_workers import number_of, world
 from shortages import few_descriptors
 
@@ -55,9 +55,11 @@ async def test_a_worker_without_descriptors_blames_no_node(tmp_path: Path, certi
             for worker in (await it.workers()).values():
                 short.enter_context(few_descriptors(1, worker["pid"]))
             refused = await connect(it.proxy.address, certificate.client_context())
-            await refused.open()
-            await refused.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>")
-            assert await refused.error() == "remote-connection-failed"
+            # It says who it is, and so gets its node at once.
+            assert "remote-connection-failed" in await refused.open(
+                HEADER.replace(b" to=", b" from='kim@localhost' to=")
+            )
+            await refused.close()
         assert "Too many open files" in (await it.proxy.event("dial-failed"))[0]["reason"]
         (late,) = await it.log_in(1, "late")
         for raw in (*raws, late):
