@@ -188,3 +188,12 @@ def test_names_in_docstrings_exist(module: str) -> None:
         package + name if name.startswith(".") else name for name in REFERENCE.findall(path.read_text("utf-8"))
     }
     assert not [name for name in references if not is_defined(name)]
+
+
+def test_decisions_are_numbered_through_and_listed_in_that_order() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(page.name for page in folder.glob("[0-9]*.md"))
+    assert [name[:4] for name in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    assert [(folder / name).read_text("utf-8")[2:6] for name in pages] == [name[:4] for name in pages]
+    listed = re.findall(r"^\| \[(\d{4})\]\(([^)]+)\)", (folder / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert listed == [(name[:4], name) for name in pages]
