@@ -24,7 +24,7 @@ from bench.spread import Spread, ratio
 _KINDS: Final = (Kind.PROXY, Kind.HAPROXY, Kind.NGINX, Kind.DIRECT)
 _PEERS: Final = (Kind.HAPROXY, Kind.NGINX)
 _CLOSED_SECONDS: Final = 20.0
-_CPU_GOAL: Final = 2.0
+_CPU_GOAL: Final = 1.6
 _ADDED_GOAL_MS: Final = 5.0
 
 
