@@ -5,8 +5,8 @@ epoll, timers. One leg after the other, each part found that the others had take
 With all of one and then all of the other, a login takes a tenth less.
 
 A session hears one thing at a time all the same. It hears of what was read of one leg before anything else happens to
-it (:attr:`.live_session.LiveSession.unheard`), and while its answer waits to be carried out it is *driven*, like a
-session whose commands are being carried out.
+it (:attr:`.live_session.LiveSession.unheard`), so at once where the switchboard reads its other leg; and while its
+answer waits to be carried out it is *driven*, like a session whose commands are being carried out.
 """
 
 from __future__ import annotations

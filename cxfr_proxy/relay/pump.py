@@ -189,11 +189,14 @@ class Pump:
     def on_ready(self, fd: int, events: int) -> None:
         leg = self._legs.get(fd)
         if leg is not None:
-            if leg.live.unheard:
+            live = leg.live
+            if live.unheard:
                 self._hear()  # in the order in which it came; the leg may be gone behind that
             if leg.interest:
                 self._serve(leg, events)
-                if len(self._hearing.waiting) >= TOGETHER:
+                # At once where the other leg is connected: the switchboard scans what comes there before it tells us,
+                # in the state of which the session would hear too late.
+                if len(self._hearing.waiting) >= TOGETHER or (live.unheard and leg.other.connected is not None):
                     self._hear()
             elif leg.fd >= 0:
                 self._poller.ignore(leg)
@@ -201,19 +204,11 @@ class Pump:
             self._poller.woken(fd)
 
     def on_ended(self, fd: int) -> None:
-        leg = self._legs[fd]
-        if leg.live.unheard:
-            self._hear()
-        if leg.fd >= 0:
-            self._end_input(leg)
+        self._end_input(self._legs[fd])
 
     def on_scanned(self, fd: int, data: bytes, boundary: int, used: int) -> None:
         leg = self._legs[fd]
         live = leg.live
-        if live.unheard:
-            self._hear()
-            if leg.fd < 0:
-                return
         try:
             lane = live.session.fast[leg.side]
             assert lane is not None
@@ -438,6 +433,8 @@ class Pump:
         and the next ones would overtake them: so the session is asked when that is done, before this returns to the
         first caller. A session that is over is not asked any more.
         """
+        if live.unheard:
+            self._hear()  # first: an answer to this may have the switchboard pass on what comes behind it
         if live.driven:
             live.deferred += (decide,)
             return

@@ -14,7 +14,7 @@ import random
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
 
 from engines import using
@@ -55,12 +55,14 @@ FULL: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An act of the far end of that side. ``data`` is what it writes, ``size`` how much it reads."""
+    """An act of the far end of that side. ``data`` is what it writes, ``size`` how much it reads. ``together``: the
+    next one follows before the pump has a turn."""
 
     what: Literal["write", "read", "end", "go"]
     side: Side
     data: bytes = b""
     size: int = 0
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +288,7 @@ class Told:
                     socket.socket.shutdown(far, socket.SHUT_WR)
             case "go":
                 far.close()
-        for _ in range(2):
+        for _ in range(0 if step.together else 2):
             self.pump._turn()
 
     def _read(self, side: Side, size: int) -> int:
@@ -415,6 +417,8 @@ def random_story(chance: random.Random, *, websocket: bool = False) -> Story:
             steps.append(Step("read", side, size=chance.choice((1, 100, 5000, 65_536))))
         if chance.random() < 0.01:
             steps.append(Step(chance.choice(("end", "go")), side))
+    if chance.random() < 0.5:
+        steps = [replace(step, together=chance.random() < 0.3) for step in steps]
     tls = chance.random() < 0.2
     return Story(
         tuple(steps),

@@ -13,23 +13,24 @@ from typing import cast
 
 import pytest
 from engines import using
-from pump_world import STALL_SECONDS, Pair, Passing
-from relay_twins import Deaf
+from pump_world import ORDER, STALL_SECONDS, Pair, Passing
+from relay_twins import Deaf, Step, Story, tell
 
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.hearing import TOGETHER
 from cxfr_proxy.relay.live_session import LiveSession
+from cxfr_proxy.relay.poller import IN
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Event, Forged, Report, SessionCommand, Side
+from cxfr_proxy.session.commands import Event, Forged, Report, Send, SessionCommand, Side
 from cxfr_proxy.session.session import Session
 
 
 @pytest.fixture(params=engine.ENGINE.names, autouse=True)
-def which(request: pytest.FixtureRequest) -> Iterator[None]:
+def which(request: pytest.FixtureRequest) -> Iterator[str]:
     with using(engine.ENGINE, request.param):
-        yield
+        yield request.param
 
 
 @dataclass
@@ -181,3 +182,30 @@ async def test_one_that_another_has_ended_does_nothing_more(caplog: pytest.LogCa
         assert it.pairs[1 - ended].node.recv(9) == b"<a/>"
         assert it.pairs[ended].node.recv(9) == b""
     assert caplog.records == []
+
+
+async def test_an_order_comes_behind_what_was_read_before() -> None:
+    with several(Noting(on_transfer=[Send(Side.NODE, b"<b/>")])) as it:
+        live = it.lives[0]
+        it.pairs[0].client.send(b"<a/>")
+        it.pump._serve(live.legs[Side.CLIENT], IN)
+        assert live.unheard
+        live.transfer(ORDER)
+        assert it.pairs[0].node.recv(99) == b"<a/><b/>"
+
+
+@pytest.mark.parametrize("node_says", [b"<message><body>it begins", b"<message><body>urn:xmpp:cxfr</body></message>"])
+async def test_a_leg_that_is_scanned_is_not_scanned_before_its_session_has_heard_of_the_other(
+    which: str, node_says: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is heard of one leg may be that the other one is to be read in another way from here on."""
+    steps = (
+        Step("write", Side.CLIENT, b"<slow/>"),
+        Step("write", Side.CLIENT, b"<slower/>", together=True),
+        Step("write", Side.NODE, node_says),
+        Step("write", Side.NODE, b"</body></message>"),
+    )
+    seen, _ = tell(Story(steps[: 4 - node_says.endswith(b">")]), which)
+    assert caplog.records == []
+    assert seen.received[Side.NODE] == b"<slow/><slower/>"
+    assert seen.received[Side.CLIENT] == node_says + b"</body></message>" * (not node_says.endswith(b">"))

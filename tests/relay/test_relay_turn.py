@@ -60,6 +60,27 @@ async def test_random_stories_over_websocket(first: int, contexts: Contexts, cap
         assert relay_twins.compare(range(first, first + 50), contexts, websocket=True) == []
 
 
+@pytest.mark.parametrize("first", range(0, 200, 50))
+async def test_random_stories_in_which_both_speak_at_once(first: int, contexts: Contexts) -> None:
+    """And tell the session all the time how each of them is to be read."""
+    with no_leak():
+        for seed in range(first, first + 50):
+            assert difference(_lively_story(random.Random(seed)), contexts) is None, f"seed {seed}"
+
+
+def _lively_story(chance: random.Random) -> Story:
+    orders = [f"<{each}/>".encode() for each in ("slow", "slower", "quick", "quicker", "echo", "heed")]
+    said = {side: b"".join(chance.choice(chance.choice((STANZAS, orders))) for _ in range(40)) for side in Side}
+    steps: list[Step] = []
+    for _ in range(60):
+        side, size = chance.choice(list(Side)), chance.choice((1, 7, 60, 60, 300, 900))
+        steps.append(Step("write", side, said[side][:size], together=chance.random() < 0.6))
+        said[side] = said[side][size:]
+        if chance.random() < 0.3:
+            steps.append(Step("read", chance.choice(list(Side)), size=65_536))
+    return Story(steps, max_held=chance.choice((None, 50, 3000)), tls=chance.random() < 0.2, buffer=150_000)
+
+
 def test_stories_are_told_again_alike() -> None:
     assert random_story(random.Random(1)) == random_story(random.Random(1))
 
