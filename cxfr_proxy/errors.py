@@ -90,6 +90,10 @@ class FaultList:
             raise FileFaults(self.errors)
 
 
+class WorkerRefusal(ConfigError):
+    """A worker can't use what the supervisor has found good: it lacks something, or gives no answer."""
+
+
 class NoSuchSession(ConfigError):
     """No session is there that a command could be about, as far as workers have answered."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -91,8 +92,9 @@ class LineWriter:
             self._thread.start()
         except RuntimeError:
             self._thread = None
-            while not self._lines.empty():
-                self._write_together([self._lines.get()])
+            with suppress(Empty):  # a finalizer that logs may empty the queue at any point here
+                while True:
+                    self._write_together([self._lines.get_nowait()])
 
     def flush(self, seconds: float) -> bool:
         """Wait at most that long until all is written, or can't be. Return whether nothing is queued any more."""

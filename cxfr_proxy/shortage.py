@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, WorkerRefusal
 
 SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 """Errors that pass once others have closed: no descriptors left, or no memory."""
@@ -27,7 +27,10 @@ _TO_CONNECT: Final = SHORTAGES | {errno.EADDRNOTAVAIL}
 
 
 def passes(exc: ConfigError) -> bool:
-    """Return whether one of the faults may be over by itself: this machine lacked something for reading a file."""
+    """Return whether one of the faults may be over by itself: this machine lacked something for reading a file, or a
+    worker for using it."""
+    if any(isinstance(each, WorkerRefusal) for each in exc.errors):
+        return True
     causes = (each.__cause__ for each in (exc, *exc.errors))
     return any(isinstance(cause, OSError) and cause.errno in _TO_READ for cause in causes)
 

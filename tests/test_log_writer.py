@@ -161,8 +161,17 @@ def test_a_thread_that_has_met_a_fault_has_a_successor(monkeypatch: pytest.Monke
         os.close(writing)
 
 
-def test_a_finalizer_may_write_in_the_middle_of_a_call() -> None:
+@pytest.mark.parametrize("threads", [True, False])
+def test_a_finalizer_may_write_in_the_middle_of_a_call(monkeypatch: pytest.MonkeyPatch, threads: bool) -> None:
     """At each place in turn: nobody waits for themselves, and what waits is counted right."""
+    real, places_tried = threading.Thread.start, 20 if threads else 60
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "log" and not threads:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     reading, writing = os.pipe()
     try:
         writer = LineWriter(writing, report_lost)
@@ -182,7 +191,7 @@ def test_a_finalizer_may_write_in_the_middle_of_a_call() -> None:
             sys.setprofile(None)
 
         writer.write("the first starts the thread")
-        for place in range(20):
+        for place in range(places_tried):
             assert writer.flush(PATIENCE_SECONDS)
             thread = threading.Thread(target=write, args=(place,), daemon=True)
             thread.start()
@@ -190,7 +199,7 @@ def test_a_finalizer_may_write_in_the_middle_of_a_call() -> None:
             assert not thread.is_alive()
         writer.write("the end")
         lines = read_lines(reading, b"the end\n")
-        assert lines.count("outer") == 20
+        assert lines.count("outer") == places_tried
         assert lines.count("inner") == inner > 5
     finally:
         os.close(reading)

@@ -220,19 +220,21 @@ class Dialer:
         if known is not None and not resolve:
             with contextlib.suppress(OSError):  # the name may stand for another address by now: it is resolved below
                 return await _connect_to(known, self._timeouts, waits)
-        # Forgotten before it is resolved: if that fails, the next one tries to resolve it as well.
-        self._answered.pop(address, None)
-        return await waits.in_trio(partial(self._look_up_and_connect, address))
+            self._answered.pop(address, None)  # the next one resolves it as well
+        try:
+            return await waits.in_trio(partial(self._look_up_and_connect, address))
+        except BaseException:  # a check keeps it until then: sessions need not wait for its answer
+            self._answered.pop(address, None)
+            raise
 
     async def _look_up_and_connect(self, address: Address) -> PlainTransport:
         last = self._last.get(address)
         if last is not None:
             places = await self._places(address)
-            if places is None:
-                return await _connect_to(last, self._timeouts, TRIO)
-            if len(places) == 1:
-                transport = await _connect_to(places[0], self._timeouts, TRIO)
-                self._answered[address] = self._last[address] = places[0]
+            if places is None or len(places) == 1:
+                place = places[0] if places is not None else last
+                transport = await _connect_to(place, self._timeouts, TRIO)
+                self._answered[address] = self._last[address] = place
                 return transport
         # Of several addresses trio tries one beside the other; it looks the name up once more, for few names have them.
         with trio.fail_after(self._timeouts.node_connect_timeout):

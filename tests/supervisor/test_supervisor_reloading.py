@@ -503,6 +503,24 @@ async def test_what_could_not_be_read_for_want_of_descriptors_is_read_by_and_by(
     assert "fault" not in caplog.messages
 
 
+async def test_what_a_worker_could_not_use_is_tried_again(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its files are good: this process has tried them. It is workers that have nearly all of the descriptors."""
+    directory = tmp_path / "certificates"
+    make(directory)
+    write_pem(directory, "a.example")
+    write(settings, f"certificates = '{directory}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        it.workers[2].refuses = "certificate and key can't be handed to OpenSSL: Too many open files"
+        write_pem(directory, "b.example")
+        await trio.sleep(20)
+        assert caplog.messages.count("reload-failed") == 1
+        it.workers[2].refuses = None
+        await trio.sleep(70)
+        assert shown(it.workers[2]) == ["a.example.pem", "b.example.pem"]
+
+
 async def test_a_list_that_a_command_had_no_descriptor_for_is_followed(
     tmp_path: Path, settings: Path, autojump_clock: MockClock
 ) -> None:

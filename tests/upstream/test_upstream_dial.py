@@ -446,13 +446,36 @@ async def test_a_node_is_not_down_because_its_name_can_t_be_looked_up(
         dialer.take({})
         for _ in range(2):
             (await dialer.dial(spec, "localhost", None, resolve=True)).close()
+        looked_up = len(servers.asked)
         await connect(dialer, spec)
+        assert len(servers.asked) == looked_up, "a session goes where the check has just been, and waits for no answer"
+        await trio.testing.wait_all_tasks_blocked(0.01)  # the peer has accepted it, and seen its end
         stranger = NodeSpec("m", Address("m.example", port))
         assert await refused(dialer, stranger) in (
             "the node did not answer in time",
             "no connection to the node: as the test wants it",
         )
     assert await refused(dialer, spec) == "no connection to the node: Connection refused"
+
+
+async def test_a_session_does_not_wait_for_the_lookup_of_a_check(dialer: Dialer) -> None:
+    class Slow(NameServers):
+        async def getaddrinfo(self, host: object, port: Any, *_: object, **__: object) -> Any:
+            self.asked.append(host)
+            await trio.sleep_forever()
+
+    NameServers()
+    async with peer(listen_only) as port:
+        spec = NodeSpec("n", Address("n.example", port))
+        await connect(dialer, spec)
+        servers = Slow()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(dialer.dial, spec, "localhost", None, resolve=True))
+            await until(lambda: bool(servers.asked))
+            with trio.fail_after(1):
+                await connect(dialer, spec)
+            nursery.cancel_scope.cancel()
+    assert len(servers.asked) == 1
 
 
 async def test_a_name_of_several_addresses_leads_to_the_one_that_answers(dialer: Dialer) -> None:

@@ -29,7 +29,7 @@ from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.config.current import CurrentSettings, SettingsChange
 from cxfr_proxy.config.settings import Reload
 from cxfr_proxy.config.table import Config
-from cxfr_proxy.errors import ConfigError, FaultList, FileFaults
+from cxfr_proxy.errors import FaultList, FileFaults, WorkerRefusal
 from cxfr_proxy.events import emit
 from cxfr_proxy.files import FileVersion, version_of
 from cxfr_proxy.net.certificate_files import files_of
@@ -309,6 +309,6 @@ class Reloading:
 
 def _raise(errors: Iterable[str]) -> None:
     """Raise what workers have answered, each fault once: most are found by all of them."""
-    faults = [ConfigError(line) for error in errors for line in error.splitlines()]
+    faults = [WorkerRefusal(line) for error in errors for line in error.splitlines()]
     if faults:
         raise FileFaults(faults)
